@@ -1,0 +1,43 @@
+"""The schema of every door, registered with Hydra: what the yaml files and the command line may say.
+
+A part with variants is a group: `parameterization=velocity` picks one, `parameterization.variance=small` sets a
+field of it. A wrong key, type or choice is refused by name before anything runs.
+"""
+
+from __future__ import annotations
+
+from hydra.core.config_store import ConfigStore
+
+from models.networks.unet import UNetConfig
+from models.objectives import SimpleLoss
+from models.parameterizations import Data, Epsilon, PosteriorMean, Velocity
+from models.samplers import Ancestral, Ddim
+from models.schedules import Constant, Cosine, Linear, Quadratic, Reciprocal, Sigmoid
+from trainer.run import Run
+
+GROUPS: dict[str, dict[str, type]] = {
+    "process/schedule": {
+        "linear": Linear,
+        "quadratic": Quadratic,
+        "sigmoid": Sigmoid,
+        "cosine": Cosine,
+        "constant": Constant,
+        "reciprocal": Reciprocal,
+    },
+    "parameterization": {"epsilon": Epsilon, "data": Data, "posterior_mean": PosteriorMean, "velocity": Velocity},
+    "objective": {"simple": SimpleLoss},
+    "network": {"unet": UNetConfig},
+    "sampler": {"ancestral": Ancestral, "ddim": Ddim},
+}
+
+# Where each group's choice lies in a configuration.
+PLACES = {**{group.replace("/", "."): group for group in GROUPS}, "preview.sampler": "sampler"}
+
+
+def register() -> None:
+    """Makes the schema known to Hydra."""
+    store = ConfigStore.instance()
+    store.store(name="run_schema", node=Run)
+    for group, choices in GROUPS.items():
+        for name, node in choices.items():
+            store.store(group=group, name=name, node=node)

@@ -1,0 +1,31 @@
+"""What every door has in common: a clear error and an exit status instead of a trace."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+
+from omegaconf import DictConfig
+
+
+def door(main: Callable[[DictConfig], int]) -> Callable[[DictConfig], None]:
+    """Ends the process with main's status; what a user can mend is told in one line, with status 1.
+
+    QUASISTATIC_TRACE=1 shows the trace as well.
+    """
+
+    @functools.wraps(main)
+    def opened(config: DictConfig) -> None:
+        try:
+            status = main(config)
+        except (ValueError, OSError, FloatingPointError) as error:
+            if os.environ.get("QUASISTATIC_TRACE"):
+                raise
+            print(f"error: {error}", file=sys.stderr)
+            status = 1
+        if status:
+            sys.exit(status)
+
+    return opened

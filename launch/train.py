@@ -1,0 +1,39 @@
+"""python -m launch.train experiment=NAME key=value …: train a diffusion model; the same command again resumes."""
+
+from __future__ import annotations
+
+import hydra
+from omegaconf import DictConfig
+
+from configs.schema import register
+from launch.door import door
+
+PREEMPTED = 75  # EX_TEMPFAIL: saved and left when asked to; run the same command again
+
+register()
+
+
+@hydra.main(version_base="1.3", config_path="../configs", config_name="train")
+@door
+def main(config: DictConfig) -> int:
+    """Composes the run, trains, and says how it ended."""
+    from configs.runs import keep_config, to_run
+    from trainer.distributed import World
+    from trainer.interruption import Interruption
+    from trainer.loop import Outcome, train
+
+    run = to_run(config)
+    keep_config(config, run)
+    with Interruption() as interruption:
+        outcome = train(run, World.from_environment(), interruption)
+    if outcome is Outcome.PREEMPTED:
+        print(
+            f"left on {interruption.name} with everything saved in {run.checkpoints()}; the same command resumes"
+        )
+        return PREEMPTED
+    print(f"finished: {run.run.images} images seen; the weights are in {run.checkpoints()}")
+    return 0
+
+
+if __name__ == "__main__":
+    main()

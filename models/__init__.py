@@ -1,0 +1,1 @@
+"""Pure mathematics and networks: no files, no processes, no choice of device."""

@@ -1,0 +1,124 @@
+"""Forward processes: how data becomes noise, and the laws that follow from it in closed form.
+
+Time t runs over 1..T, and t = 0 is the data. A time is either an int, the same for the whole batch (sampling),
+or an int64 tensor [B], one for each image (training).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from jaxtyping import Float, Float64, Int64
+from torch import Tensor
+
+from models.distributions import Gaussian
+from models.noise import Noise, Purpose
+from models.schedules import BetaSchedule, Linear, alpha_bar
+
+Time = int | Int64[Tensor, " B"]
+Images = Float[Tensor, "B C H W"]
+
+
+class Process(ABC):
+    """A family of laws q(x_t | x_0) that ends in a law without any trace of x_0."""
+
+    @property
+    @abstractmethod
+    def steps(self) -> int:
+        """T."""
+
+    @abstractmethod
+    def prior(self, noise: Noise, shape: Sequence[int]) -> Images:
+        """x_T, drawn from the law that the process ends in; `shape` is of one image."""
+
+    @abstractmethod
+    def marginal(self, x_0: Images, t: Time) -> Gaussian:
+        """q(x_t | x_0)."""
+
+    def times(self, noise: Noise) -> Int64[Tensor, " B"]:
+        """One t for each image, uniform on 1..T."""
+        return 1 + noise.integers(Purpose.TIME, self.steps)
+
+
+class MarkovProcess(Process):
+    """A process of steps x_{t-1} → x_t, whose posterior is known."""
+
+    @abstractmethod
+    def transition(self, x_s: Images, t: Time, s: Time) -> Gaussian:
+        """q(x_t | x_s), s < t."""
+
+    @abstractmethod
+    def posterior(self, x_t: Images, x_0: Images, t: Time, s: Time) -> Gaussian:
+        """q(x_s | x_t, x_0), s < t."""
+
+
+@dataclass
+class GaussianProcess(MarkovProcess):
+    """q(x_t | x_{t-1}) = N(sqrt(1 - beta_t) x_{t-1}, beta_t I) (Sohl-Dickstein 2015; Ho et al. 2020, Eq. 2).
+
+    Every law is written for any s < t, through alpha-bar alone: s = t - 1 is the papers' case, and a larger step
+    is exactly the same process seen at fewer times.
+    """
+
+    schedule: BetaSchedule = field(default_factory=Linear)
+
+    @property
+    def steps(self) -> int:
+        return self.schedule.steps
+
+    @cached_property
+    def _tables(self) -> dict[torch.device, Float64[Tensor, " T+1"]]:
+        return {torch.device("cpu"): alpha_bar(self.schedule.beta())}
+
+    def alpha_bar(self, t: Time) -> Float64[Tensor, "*B"]:
+        """alpha-bar_t in float64: a scalar for an int, [B] for a tensor, which is looked up where it lies."""
+        if isinstance(t, int):
+            return self._tables[torch.device("cpu")][t]
+        if t.device not in self._tables:
+            self._tables[t.device] = self._tables[torch.device("cpu")].to(t.device)
+        return self._tables[t.device][t]
+
+    def prior(self, noise: Noise, shape: Sequence[int]) -> Images:
+        return noise.normal(Purpose.PRIOR, shape)
+
+    def marginal(self, x_0: Images, t: Time) -> Gaussian:
+        """N(sqrt(alpha-bar_t) x_0, (1 - alpha-bar_t) I) (Ho et al. 2020, Eq. 4)."""
+        a_t = self.alpha_bar(t)
+        return Gaussian(per_image(a_t.sqrt(), x_0) * x_0, per_image((1 - a_t).sqrt(), x_0))
+
+    def transition(self, x_s: Images, t: Time, s: Time) -> Gaussian:
+        """N(sqrt(a) x_s, (1 - a) I), a = alpha-bar_t / alpha-bar_s; for s = t - 1, 1 - a is beta_t (Eq. 2)."""
+        a = self.alpha_bar(t) / self.alpha_bar(s)
+        return Gaussian(per_image(a.sqrt(), x_s) * x_s, per_image((1 - a).sqrt(), x_s))
+
+    def posterior(self, x_t: Images, x_0: Images, t: Time, s: Time) -> Gaussian:
+        """N(mu~_t(x_t, x_0), beta~_t I) (Ho et al. 2020, Eq. 6-7). At s = 0 it is x_0 itself, with std 0."""
+        of_data, of_image, std = self.posterior_coefficients(t, s)
+        mean = per_image(of_data, x_t) * x_0 + per_image(of_image, x_t) * x_t
+        return Gaussian(mean, per_image(std, x_t))
+
+    def posterior_coefficients(
+        self, t: Time, s: Time
+    ) -> tuple[Float64[Tensor, "*B"], Float64[Tensor, "*B"], Float64[Tensor, "*B"]]:
+        """The weights of x_0 and of x_t in mu~_t, and sqrt(beta~_t) (Ho et al. 2020, Eq. 7)."""
+        a_t, a_s = self.alpha_bar(t), self.alpha_bar(s)
+        a = a_t / a_s
+        of_data = a_s.sqrt() * (1 - a) / (1 - a_t)
+        of_image = a.sqrt() * (1 - a_s) / (1 - a_t)
+        return of_data, of_image, ((1 - a_s) / (1 - a_t) * (1 - a)).sqrt()
+
+    def epsilon(self, x_t: Images, x_0: Images, t: Time) -> Images:
+        """The noise that leads from x_0 to x_t (Ho et al. 2020, below Eq. 9)."""
+        a_t = self.alpha_bar(t)
+        return (x_t - per_image(a_t.sqrt(), x_t) * x_0) / per_image((1 - a_t).sqrt(), x_t)
+
+
+def per_image(coefficient: Float64[Tensor, "*B"], x: Images) -> Float[Tensor, "*B"]:
+    """A coefficient in the type of x, shaped to multiply it: [B, 1, 1, 1], or a scalar that stays on the CPU."""
+    if coefficient.ndim == 0:
+        return coefficient.to(x.dtype)
+    return coefficient.to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))

@@ -1,0 +1,90 @@
+"""Samplers: each turns a diffusion and the noise of some images into those images, in one function.
+
+The images are x_0 in the model's own range, [-1, 1] for pixels, and image i depends only on (seed, i).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+
+from models.diffusion import Condition, Diffusion
+from models.noise import Noise, Purpose
+from models.processes import Images
+
+
+@dataclass
+class Sampler(ABC):
+    """Called with a diffusion, the shape (C, H, W) of one image and the noise of each image.
+
+    steps: how many network evaluations an image takes; 0 means T, all of them.
+    clip: hold x̂_0 within [-1, 1] at every step, as the official DDPM code does.
+    """
+
+    steps: int = 0
+    clip: bool = True
+
+    def __post_init__(self) -> None:
+        if self.steps < 0:
+            raise ValueError(f"sampler.steps must be at least 0 (0 means all), got {self.steps}")
+
+    @abstractmethod
+    def __call__(
+        self, diffusion: Diffusion, shape: Sequence[int], noise: Noise, condition: Condition = None
+    ) -> Images:
+        """x_0 [B, C, H, W], one image for each index of the noise."""
+
+
+@dataclass
+class Ancestral(Sampler):
+    """x_T ~ p(x_T), then x_s ~ p(x_s | x_t) down to x_0, the last step without noise (Ho et al. 2020, Alg. 2)."""
+
+    @torch.no_grad()
+    def __call__(
+        self, diffusion: Diffusion, shape: Sequence[int], noise: Noise, condition: Condition = None
+    ) -> Images:
+        x = diffusion.process.prior(noise, shape)
+        for t, s in pairwise(respaced(diffusion.process.steps, self.steps)):
+            law = diffusion.reverse(x, t, s, condition, self.clip)
+            x = law.sample(noise.normal(Purpose.REVERSE, shape, step=t)) if s > 0 else law.mean
+        return x
+
+
+@dataclass
+class Ddim(Sampler):
+    """The family of Song et al. 2021 (DDIM), Eq. 12: eta = 0 draws no noise after x_T, eta = 1 is ancestral."""
+
+    steps: int = 50
+    eta: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.eta <= 1:
+            raise ValueError(f"sampler.eta must lie in [0, 1], got {self.eta}")
+
+    @torch.no_grad()
+    def __call__(
+        self, diffusion: Diffusion, shape: Sequence[int], noise: Noise, condition: Condition = None
+    ) -> Images:
+        process = diffusion.process
+        x = process.prior(noise, shape)
+        for t, s in pairwise(respaced(process.steps, self.steps)):
+            x_0 = diffusion.x_0(x, t, condition, self.clip)
+            sigma = self.eta * process.posterior_coefficients(t, s)[2]
+            direction = (1 - process.alpha_bar(s) - sigma**2).clamp(min=0).sqrt()
+            mean = process.alpha_bar(s).sqrt() * x_0 + direction * process.epsilon(x, x_0, t)
+            drawn = sigma * noise.normal(Purpose.REVERSE, shape, step=t) if self.eta > 0 and s > 0 else 0
+            x = mean + drawn
+        return x
+
+
+def respaced(total: int, steps: int) -> list[int]:
+    """The times that a sampler visits: T first, 0 last, in `steps` even strides (0: all T of them)."""
+    if steps > total:
+        raise ValueError(f"sampler.steps must be at most the process's {total} steps, got {steps}")
+    count = steps or total
+    return [total * i // count for i in range(count, -1, -1)]

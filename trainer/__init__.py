@@ -1,0 +1,1 @@
+"""Time: how batches become weights, and how weights are looked at on the way."""

@@ -1,0 +1,36 @@
+"""Images from a diffusion: image number i is the same picture whatever the batch it is drawn in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from models.diffusion import Diffusion
+from models.noise import Noise
+from models.pixels import to_bytes
+from models.samplers import Sampler
+
+# Matrix products of fewer rows take other kernels, whose sums are rounded in another order; from 16 rows on, the
+# same row gives the same bits in a batch of any size (tested), so batches are filled up to a multiple of this.
+GRANULE = 16
+
+
+@dataclass(frozen=True)
+class Generator:
+    """The images of (diffusion, sampler, seed), by number."""
+
+    diffusion: Diffusion
+    sampler: Sampler
+    shape: tuple[int, int, int]
+    seed: int
+    device: torch.device
+
+    def images(self, start: int, count: int) -> UInt8[Tensor, "count C H W"]:
+        """Images number `start` to `start + count - 1`, on the CPU, drawn as one batch."""
+        padded = -(-count // GRANULE) * GRANULE
+        index = torch.arange(start, start + padded, device=self.device)
+        x = self.sampler(self.diffusion, self.shape, Noise(self.seed, index))
+        return to_bytes(x[:count]).cpu()

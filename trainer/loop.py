@@ -1,0 +1,85 @@
+"""Training, on one page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+
+import torch
+
+from data_pipeline.stream import Batch, DataStream
+from models.diffusion import Diffusion
+from models.noise import Noise
+from models.objectives import Objective, Terms
+from models.pixels import to_unit
+from trainer.checkpoint import Checkpoints
+from trainer.distributed import World
+from trainer.ema import Ema
+from trainer.engine import Engine
+from trainer.monitor import Monitor, Report
+from trainer.probes import SampleGrid
+from trainer.run import Run
+from trainer.schedules import Every, learning_rate
+from trainer.state import TrainState
+
+
+class Outcome(Enum):
+    """How training ended."""
+
+    FINISHED = "finished"
+    PREEMPTED = "preempted"
+
+
+def train(run: Run, world: World, asked_to_leave: Callable[[], bool]) -> Outcome:
+    """Follows the flow once per batch: shard, batch, noise, network, loss, engine, average, checkpoint, look."""
+    data = DataStream(run.data, run.run.seed)
+    engine = run.engine.build(run.build_network, run.optimizer, run.run.seed, world)
+    diffusion = Diffusion(run.process, run.parameterization, network=engine)
+    checkpoints = Checkpoints(run.checkpoints(), keep=run.run.keep)
+    state = checkpoints.restore(TrainState(engine, Ema(engine.shards(), run.ema.half_lives)))
+    if state.images >= run.run.images:
+        return Outcome.FINISHED
+    probes, save_every = [SampleGrid(run)], Every(run.run.save_every)
+    with (
+        Monitor(run, world, state.images, engine.device) as monitor,
+        data.open(state.cursor, world.rank, world.size, engine.accumulation) as batches,
+    ):
+        for batch in batches:
+            lr = learning_rate(state.images, run.optimizer.learning_rate, run.optimizer.warmup_images)
+            report = train_step(engine, diffusion, run.objective, batch, lr, run.run.seed)
+            state.advance(batch)
+            state.ema.update(engine.shards(), batch.global_size)
+            monitor.record(report, state.images, batch.global_size, batches.waiting_seconds)
+            for probe in probes:
+                if probe.every.due(state.images, batch.global_size):
+                    with engine.lend(state.ema.shards()):
+                        probe(diffusion, monitor, state.images)
+            finished, leaving = state.images >= run.run.images, world.agree(asked_to_leave())
+            if finished or leaving or save_every.due(state.images, batch.global_size):
+                monitor.note(f"saved {checkpoints.save(state)}")
+            if finished or leaving:
+                break
+    return Outcome.FINISHED if finished else Outcome.PREEMPTED
+
+
+def train_step(
+    engine: Engine, diffusion: Diffusion, objective: Objective, batch: Batch, lr: float, seed: int
+) -> Report:
+    """One step of Algorithm 1 (Ho et al. 2020), in as many micro-batches as the engine accumulates."""
+    x_0 = to_unit(batch.x.to(engine.device, non_blocking=True))
+    noise = Noise(seed, batch.index.to(engine.device, non_blocking=True))
+    terms, size = [], len(x_0) // engine.accumulation
+    for number in range(engine.accumulation):
+        rows = slice(number * size, (number + 1) * size)
+        condition = None if batch.condition is None else batch.condition[rows].to(engine.device)
+        seed_dropout(seed, batch.cursor, number)
+        terms.append(objective(diffusion, x_0[rows], noise[rows], condition))
+        engine.backward(terms[-1].loss.sum() / len(x_0), last=number == engine.accumulation - 1)
+    norm = engine.step(lr)
+    joined = Terms(torch.cat([term.loss.detach() for term in terms]), torch.cat([term.t for term in terms]))
+    return Report(joined, norm, lr)
+
+
+def seed_dropout(seed: int, cursor: int, micro_batch: int) -> None:
+    """Dropout is the one draw of torch's own generator; seeded anew each time, it leaves nothing to save."""
+    torch.manual_seed((seed * 0x9E3779B97F4A7C15 + cursor * 1024 + micro_batch) % 2**63)

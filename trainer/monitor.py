@@ -1,0 +1,162 @@
+"""What is seen of a run while it trains: TensorBoard, a log file, and a bar or plain lines on the terminal."""
+
+from __future__ import annotations
+
+import logging
+import math
+import resource
+import sys
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from types import TracebackType
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from models.objectives import Terms
+from trainer.distributed import World
+from trainer.run import Run
+from trainer.schedules import Every
+
+QUARTERS = 4
+log = logging.getLogger("quasistatic")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a step says of itself; its tensors stay on the device."""
+
+    terms: Terms
+    gradient_norm: Tensor
+    learning_rate: float
+
+
+class Moments:
+    """Sums over the steps since the last look, on the device, so that no step waits for the host."""
+
+    def __init__(self, steps: int, device: torch.device) -> None:
+        self.process_steps = steps
+        self.quarters = torch.arange(QUARTERS, device=device)
+        self.loss, self.count = torch.zeros(2, QUARTERS, dtype=torch.float64, device=device)
+        self.norm = torch.zeros((), dtype=torch.float64, device=device)
+        self.steps = 0
+
+    def add(self, terms: Terms, gradient_norm: Tensor) -> None:
+        """One step's losses, each in the quarter of 1..T that its t lies in, and its gradient norm."""
+        quarter = (terms.t - 1) * QUARTERS // self.process_steps
+        belongs = (quarter[:, None] == self.quarters).double()
+        self.loss += terms.loss.double() @ belongs
+        self.count += belongs.sum(0)
+        self.norm += gradient_norm
+        self.steps += 1
+
+    def scalars(self) -> dict[str, float]:
+        """The means by TensorBoard tag: the one place where the host waits. Clears the sums."""
+        loss, count = self.loss.tolist(), self.count.tolist()
+        scalars = {"loss": sum(loss) / sum(count), "gradient_norm": float(self.norm) / self.steps}
+        for number, (total, seen) in enumerate(zip(loss, count, strict=True), start=1):
+            if seen:
+                scalars[f"loss_by_t/quarter_{number}"] = total / seen
+        for sums in (self.loss, self.count, self.norm):
+            sums.zero_()
+        self.steps = 0
+        return scalars
+
+
+class Monitor:
+    """The one record of a run's scalars. Events past the images that the run resumes from are taken back.
+
+    Only the main rank writes.
+    """
+
+    def __init__(self, run: Run, world: World, images: int, device: torch.device) -> None:
+        self.every = Every(run.run.log_every)
+        self.budget, self.device = run.run.images, device
+        self.moments = Moments(run.process.steps, device)
+        self.is_main = world.is_main
+        self.started = self.seen = images
+        self.clock, self.waited = time.monotonic(), 0.0
+        if self.is_main:
+            self.writer = SummaryWriter(str(run.directory), purge_step=images + 1)
+            self.file = logging.FileHandler(run.directory / "train.log")
+            self.file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+            log.addHandler(self.file)
+            self.bar = tqdm(total=self.budget, initial=images, unit="img", unit_scale=True, disable=None)
+            config = run.directory / "config.yaml"
+            if config.exists():
+                self.writer.add_text("config", f"```yaml\n{config.read_text()}```", images)
+
+    def record(self, report: Report, images: int, batch: int, waited: float) -> None:
+        """A step has been made; `waited`: the seconds that the loop has waited for data, in all."""
+        self.moments.add(report.terms, report.gradient_norm)
+        if self.every.due(images, batch) or images >= self.budget:
+            self._look(images, report.learning_rate, waited)
+
+    def _look(self, images: int, learning_rate: float, waited: float) -> None:
+        scalars = self.moments.scalars()
+        now = time.monotonic()
+        seconds = now - self.clock
+        scalars |= {
+            "learning_rate": learning_rate,
+            "speed/images_per_second": (images - self.seen) / seconds,
+            "speed/waiting_for_data": (waited - self.waited) / seconds,
+            "memory/gigabytes": memory_gigabytes(self.device),
+        }
+        self.clock, self.waited, self.seen = now, waited, images
+        if not math.isfinite(scalars["loss"]):
+            raise FloatingPointError(
+                f"the loss is {scalars['loss']} within the steps before image {images}; resume from an earlier "
+                "checkpoint with a smaller optimizer.learning_rate"
+            )
+        if self.is_main:
+            for tag, value in scalars.items():
+                self.writer.add_scalar(tag, value, images)
+            self.writer.flush()
+            self._tell(scalars, images)
+
+    def _tell(self, scalars: dict[str, float], images: int) -> None:
+        rate, waiting = scalars["speed/images_per_second"], scalars["speed/waiting_for_data"]
+        left = timedelta(seconds=round(max(0, self.budget - images) / rate))
+        line = (
+            f"{images}/{self.budget} images  loss {scalars['loss']:.4f}  gradient {scalars['gradient_norm']:.3f}  "
+            f"{rate:.0f} img/s  waiting {waiting:.1%}  left {left}"
+        )
+        self.bar.set_postfix(loss=f"{scalars['loss']:.4f}", refresh=False)
+        self.bar.update(images - self.bar.n)
+        self.note(line, also_terminal=self.bar.disable)
+
+    def note(self, line: str, also_terminal: bool = True) -> None:
+        """A line for the log file, and for the terminal above the bar."""
+        if self.is_main:
+            self.file.emit(logging.LogRecord("quasistatic", logging.INFO, "", 0, line, None, None))
+            if also_terminal:
+                self.bar.write(line, file=sys.stdout)
+                sys.stdout.flush()
+
+    def picture(self, tag: str, image: UInt8[Tensor, "3 H W"], images: int) -> None:
+        """A picture for TensorBoard."""
+        if self.is_main:
+            self.writer.add_image(tag, image, images)
+
+    def __enter__(self) -> Monitor:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.is_main:
+            self.bar.close()
+            self.writer.close()
+            log.removeHandler(self.file)
+            self.file.close()
+
+
+def memory_gigabytes(device: torch.device) -> float:
+    """The most memory held so far: of the accelerator, or of this process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -1,0 +1,27 @@
+"""Probes: visitors of the loop that look at the averaged weights and change nothing."""
+
+from __future__ import annotations
+
+from models.diffusion import Diffusion
+from trainer.generator import Generator
+from trainer.grid import grid, write_png
+from trainer.monitor import Monitor
+from trainer.run import Run
+from trainer.schedules import Every
+
+
+class SampleGrid:
+    """The first images of the run, drawn from the same noise each time, as one grid."""
+
+    def __init__(self, run: Run) -> None:
+        self.every = Every(run.preview.every)
+        self.run = run
+
+    def __call__(self, diffusion: Diffusion, monitor: Monitor, images: int) -> None:
+        """Draws the grid into TensorBoard and samples/."""
+        generator = Generator(
+            diffusion, self.run.preview.sampler, self.run.shape, self.run.run.seed, monitor.device
+        )
+        picture = grid(generator.images(0, self.run.preview.count))
+        monitor.picture("samples", picture, images)
+        write_png(self.run.directory / "samples" / f"{images:012d}.png", picture)
