@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import reduce
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -28,13 +28,13 @@ FREE = (
 )
 
 
-def to_run(config: DictConfig) -> Run:
-    """The run that a configuration describes. Raises ValueError for the field that is missing or out of range."""
+def to_value(config: DictConfig) -> Any:
+    """The dataclass that a configuration describes. Raises ValueError for a missing or impossible field."""
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
         raise ValueError(f"{missing[0]} must be given: add {missing[0]}=… to the command")
     try:
-        return cast(Run, OmegaConf.to_object(config))
+        return OmegaConf.to_object(config)
     except OmegaConfBaseException as error:
         # OmegaConf wraps what __post_init__ says; the user wants that, not the wrapping.
         raise ValueError(str(error.__cause__ or error)) from error
@@ -68,7 +68,7 @@ def load_run(directory: Path) -> Run:
     config = OmegaConf.structured(Run)
     for place, name in chosen.items():
         OmegaConf.update(config, place, OmegaConf.structured(GROUPS[PLACES[place]][name]), merge=False)
-    return to_run(cast(DictConfig, OmegaConf.merge(config, document)))
+    return cast(Run, to_value(cast(DictConfig, OmegaConf.merge(config, document))))
 
 
 def read_config(path: Path) -> dict[str, object]:

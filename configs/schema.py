@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from hydra.core.config_store import ConfigStore
 
+from configs.doors import EvaluateConfig, PackConfig, SampleConfig
 from models.networks.unet import UNetConfig
 from models.objectives import SimpleLoss
 from models.parameterizations import Data, Epsilon, PosteriorMean, Velocity
@@ -38,6 +39,9 @@ def register() -> None:
     """Makes the schema known to Hydra."""
     store = ConfigStore.instance()
     store.store(name="run_schema", node=Run)
+    store.store(name="pack_schema", node=PackConfig)
+    store.store(name="sample_schema", node=SampleConfig)
+    store.store(name="evaluate_schema", node=EvaluateConfig)
     for group, choices in GROUPS.items():
         for name, node in choices.items():
             store.store(group=group, name=name, node=node)

@@ -17,12 +17,12 @@ register()
 @door
 def main(config: DictConfig) -> int:
     """Composes the run, trains, and says how it ended."""
-    from configs.runs import keep_config, to_run
+    from configs.runs import keep_config, to_value
     from trainer.distributed import World
     from trainer.interruption import Interruption
     from trainer.loop import Outcome, train
 
-    run = to_run(config)
+    run = to_value(config)
     keep_config(config, run)
     with Interruption() as interruption:
         outcome = train(run, World.from_environment(), interruption)

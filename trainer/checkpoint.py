@@ -51,6 +51,16 @@ class Checkpoints:
             raise ValueError(f"{self.directory} holds no checkpoint; has the run saved one yet?")
         return found[-1]
 
+    def at(self, images: int) -> Path:
+        """The checkpoint after so many images; 0 means the newest. Raises ValueError where it is not there."""
+        if not images:
+            return self.latest()
+        found = self.directory / f"{images:012d}"
+        if not found.is_dir():
+            there = ", ".join(str(int(path.name)) for path in self.all()) or "none"
+            raise ValueError(f"{self.directory} holds no checkpoint after {images} images; it holds {there}")
+        return found
+
     def save(self, state: TrainState) -> Path:
         """Writes a checkpoint and commits it. On failure, such as a full disk, the one before stays the latest."""
         target = self.directory / f"{state.images:012d}"

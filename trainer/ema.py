@@ -13,8 +13,8 @@ from trainer.schedules import ema_decay
 class Ema:
     """Averages of the fp32 weights that a rank owns, one for each half-life (in images).
 
-    They start as the weights, and are kept as lists in the order of the names, so that an update is one foreach call for each half-life and needs
-    no communication, however the weights are sharded.
+    They start as the weights, and are kept as lists in the order of the names, so that an update is one foreach
+    call for each half-life and needs no communication, however the weights are sharded.
     """
 
     def __init__(self, shards: Mapping[str, Tensor], half_lives: Sequence[float]) -> None:

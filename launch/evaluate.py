@@ -1,0 +1,50 @@
+"""python -m launch.evaluate run.directory=DIR held_out=SHARDS: scores a run; the last line is one JSON object."""
+
+from __future__ import annotations
+
+import json
+
+import hydra
+from omegaconf import DictConfig
+
+from configs.schema import register
+from launch.door import door
+
+register()
+
+
+@hydra.main(version_base="1.3", config_path="../configs", config_name="evaluate")
+@door
+def main(config: DictConfig) -> int:
+    """Draws as many images as are held out, scores them, keeps the score under metrics/ and prints it."""
+    import torch
+
+    from configs.runs import to_value
+    from launch.restored import Restored
+    from trainer.metrics.evaluation import evaluate
+
+    chosen = to_value(config)
+    restored = Restored.of(chosen)
+    score = evaluate(
+        restored.run.data,
+        chosen.held_out,
+        lambda count: torch.cat(list(restored.batches(0, count, chosen.batch))),
+        chosen.count,
+    )
+    sampler = restored.generator.sampler
+    score |= {
+        "run": str(restored.run.directory),
+        "checkpoint": restored.checkpoint.name,
+        "ema_half_life": restored.half_life,
+        "sampler": repr(sampler),
+        "seed": chosen.seed,
+    }
+    out = restored.run.directory / "metrics" / f"{restored.checkpoint.name}.json"
+    out.parent.mkdir(exist_ok=True)
+    out.write_text(json.dumps(score, indent=2, ensure_ascii=False) + "\n")
+    print(json.dumps(score, ensure_ascii=False))
+    return 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""python -m launch.sample run.directory=DIR count=N: images from a run's averaged weights, one file each."""
+
+from __future__ import annotations
+
+from itertools import chain
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+
+from configs.schema import register
+from launch.door import door
+
+SHOWN = 256  # at most so many images make the grid
+
+register()
+
+
+@hydra.main(version_base="1.3", config_path="../configs", config_name="sample")
+@door
+def main(config: DictConfig) -> int:
+    """Draws the images, writes a file for each and a grid of the first ones."""
+    import torch
+
+    from configs.runs import to_value
+    from launch.restored import Restored
+    from trainer.grid import grid, write_png
+
+    chosen = to_value(config)
+    restored = Restored.of(chosen)
+    out = Path(chosen.out or restored.run.directory / "samples" / restored.checkpoint.name)
+    images = chain.from_iterable(restored.batches(chosen.start, chosen.count, chosen.batch))
+    shown = []
+    for number, image in enumerate(images, start=chosen.start):
+        write_png(out / f"{number:06d}.png", image)
+        if len(shown) < SHOWN:
+            shown.append(image)
+    write_png(out / "grid.png", grid(torch.stack(shown)))
+    print(f"{chosen.count} images of {restored.checkpoint} in {out}; the grid is {out / 'grid.png'}")
+    return 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""A run's averaged weights as a diffusion to draw from, without an optimizer or gradients."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from models.diffusion import Diffusion
+from trainer.checkpoint import load_average
+from trainer.engine import Precision
+from trainer.run import Run
+
+
+class InferenceNetwork:
+    """A network with fixed weights, called as the engine is."""
+
+    def __init__(self, network: nn.Module, device: torch.device, precision: Precision) -> None:
+        self.network = network.eval().requires_grad_(False)
+        self.device, self.autocast = device, precision is Precision.bf16
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            output: Tensor = self.network(x, t, condition)
+        return output
+
+
+def averaged_diffusion(run: Run, checkpoint: Path, half_life: float, device: torch.device) -> Diffusion:
+    """The run's diffusion over the average of `half_life` in a checkpoint; 0 takes the run's first."""
+    with torch.device("meta"):
+        network = run.build_network()
+    shards = dict(network.named_parameters())
+    weights = load_average(checkpoint, half_life or run.ema.half_lives[0], shards)
+    network.load_state_dict(weights, assign=True)
+    callable_network = InferenceNetwork(network.to(device), device, run.engine.precision)
+    return Diffusion(run.process, run.parameterization, callable_network)
