@@ -1,0 +1,154 @@
+"""Batches: one rank's part of each global batch, loaded ahead by threads."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from types import TracebackType
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from jaxtyping import Int64, UInt8
+from torch import Tensor
+
+from data_pipeline.config import DataConfig
+from data_pipeline.order import positions_of_rank
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One rank's part of a global batch, and where the stream stands after it.
+
+    ``index`` is each sample's position in the endless global stream: the key of its noise. ``cursor`` is the
+    stream position after the whole global batch of ``global_size`` images: opening the stream there continues
+    it.
+    """
+
+    x: UInt8[Tensor, "b c h w"]
+    condition: Int64[Tensor, " b"] | None
+    index: Int64[Tensor, " b"]
+    cursor: int
+    global_size: int
+
+
+@dataclass(frozen=True)
+class Skip:
+    """An undecodable sample that was passed over, and why; the reason names shard, key and byte span."""
+
+    dataset_index: int
+    reason: str
+
+
+# (positions, images to fill, labels to fill or None, set when nobody wants the result) -> what was skipped
+Load: TypeAlias = Callable[[range, np.ndarray, np.ndarray | None, threading.Event], list[Skip]]
+
+
+@dataclass(frozen=True)
+class _Pending:
+    batch: Batch
+    chunks: list[Callable[[], list[Skip]]]
+
+
+class Batches:
+    """An endless iterator over ``Batch``, and a context manager: leaving it ends the worker threads.
+
+    An error in a worker is raised where its batch is due, and again if the batch is asked for again. What was
+    loaded ahead is no state: only batches that were handed out count.
+
+    Attributes:
+        waiting_seconds: how long the caller has waited for data so far.
+        skipped: how often an undecodable sample was passed over in the batches handed out.
+    """
+
+    def __init__(
+        self, config: DataConfig, load: Load, cursor: int, rank: int, world: int, on_close: Callable[[], None]
+    ) -> None:
+        self.waiting_seconds = 0.0
+        self.skipped = 0
+        self._config = config
+        self._load = load
+        self._cursor = cursor
+        self._rank, self._world = rank, world
+        self._on_close = on_close
+        self._pending: deque[_Pending] = deque()
+        self._closed = threading.Event()
+        self._reported: set[int] = set()
+        self._threads = ThreadPoolExecutor(config.workers, "data") if config.workers else None
+
+    def __enter__(self) -> Batches:
+        self._load_ahead()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __iter__(self) -> Batches:
+        return self
+
+    def __next__(self) -> Batch:
+        if self._closed.is_set():
+            raise ValueError("the stream is closed: ask for batches inside `with stream.open(…) as batches`")
+        started = time.perf_counter()
+        self._load_ahead()
+        pending = self._pending[0]
+        skips = [skip for chunk in pending.chunks for skip in chunk()]
+        self.waiting_seconds += time.perf_counter() - started
+        self._pending.popleft()
+        self._report(skips)
+        self._load_ahead()
+        return pending.batch
+
+    def close(self) -> None:
+        """End the worker threads; each finishes at most the image it is decoding."""
+        self._closed.set()
+        if self._threads is not None:
+            self._threads.shutdown(wait=True, cancel_futures=True)
+        self._pending.clear()
+        self._on_close()
+
+    def _load_ahead(self) -> None:
+        depth = self._config.prefetch if self._threads is not None else 1
+        while len(self._pending) < depth:
+            self._pending.append(self._begin())
+
+    def _begin(self) -> _Pending:
+        config = self._config
+        positions = positions_of_rank(self._cursor, config.batch, self._rank, self._world)
+        self._cursor += config.batch
+        count = len(positions)
+        x = torch.empty(count, config.channels, config.resolution, config.resolution, dtype=torch.uint8)
+        condition = torch.empty(count, dtype=torch.int64) if config.labels else None
+        index = torch.arange(positions.start, positions.stop)
+        batch = Batch(x, condition, index, self._cursor, config.batch)
+        images, labels = x.numpy(), None if condition is None else condition.numpy()
+        # Every worker gets a part of every batch, so that all are busy however few batches are loaded ahead.
+        parts = min(max(1, config.workers), count)
+        bounds = [count * part // parts for part in range(parts + 1)]
+        chunks = [
+            self._submit(positions[i:j], images[i:j], None if labels is None else labels[i:j])
+            for i, j in pairwise(bounds)
+        ]
+        return _Pending(batch, chunks)
+
+    def _submit(self, positions: range, images: np.ndarray, labels: np.ndarray | None) -> Callable[[], list[Skip]]:
+        work = partial(self._load, positions, images, labels, self._closed)
+        return work if self._threads is None else self._threads.submit(work).result
+
+    def _report(self, skips: list[Skip]) -> None:
+        self.skipped += len(skips)
+        for skip in skips:
+            if skip.dataset_index not in self._reported:
+                self._reported.add(skip.dataset_index)
+                log.warning("skipped %s", skip.reason)

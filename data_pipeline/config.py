@@ -1,0 +1,52 @@
+"""DataConfig: everything about the data that a user chooses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from data_pipeline.transforms import Crop
+
+# What to do about an undecodable image. `skip` counts and logs it, and puts the sample that follows in the
+# same epoch's order in its place. Functional form, because Hydra spells a choice by its name and `raise` is a
+# keyword.
+OnError = Enum("OnError", {"raise": "raise", "skip": "skip"})
+
+
+@dataclass
+class DataConfig:
+    """Which shards to read and how; a plain dataclass, so that Hydra can hold it as a structured config.
+
+    Attributes:
+        shards: a folder of tar shards, or a brace or glob pattern of tars.
+        resolution: height and width of the images that come out, in pixels.
+        channels: 1 (gray) or 3 (colour).
+        batch: images per global batch, over all ranks.
+        crop: how larger images are cut to the resolution.
+        flip: mirror each image left to right with probability 1/2.
+        labels: read the class of each sample (its ``cls`` member) as the condition.
+        workers: decoding threads per rank; 0 decodes in the caller's thread.
+        prefetch: how many batches are loaded ahead.
+        on_error: ``raise`` or ``skip`` an undecodable image; what is skipped is counted and logged.
+    """
+
+    shards: str = "???"
+    resolution: int = 32
+    channels: int = 3
+    batch: int = 128
+    crop: Crop = Crop.none
+    flip: bool = False
+    labels: bool = False
+    workers: int = 2
+    prefetch: int = 4
+    on_error: OnError = OnError["raise"]
+
+    def __post_init__(self) -> None:
+        for name, least in (("resolution", 1), ("batch", 1), ("workers", 0), ("prefetch", 1)):
+            value = getattr(self, name)
+            if value < least:
+                raise ValueError(f"data.{name} must be at least {least}, got {value}")
+        if self.channels not in (1, 3):
+            raise ValueError(f"data.channels must be 1 (gray) or 3 (colour), got {self.channels}")
+        if not self.shards:
+            raise ValueError("data.shards must name a folder or a pattern of tar shards, got an empty string")

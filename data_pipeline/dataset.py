@@ -1,0 +1,83 @@
+"""Dataset: the decoded, fitted samples of a shard set, by their number."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import UInt8
+
+from data_pipeline.config import DataConfig
+from data_pipeline.decode import (
+    DEFAULT_LIMITS,
+    IMAGE_EXTENSIONS,
+    Limits,
+    UndecodableImage,
+    decode_image,
+    decode_label,
+)
+from data_pipeline.index import Member, ShardIndex
+from data_pipeline.read import ShardReader
+from data_pipeline.shards import ShardSet
+from data_pipeline.transforms import fit
+
+
+class Dataset:
+    """Samples of a ``ShardSet`` as arrays. Thread-safe: it holds open files and no other state."""
+
+    def __init__(self, shards: ShardSet, config: DataConfig, limits: Limits = DEFAULT_LIMITS) -> None:
+        self.shards = shards
+        self.config = config
+        self.limits = limits
+        self._reader = ShardReader()
+
+    def image(self, dataset_index: int, crop_word: int) -> UInt8[np.ndarray, "c resolution resolution"]:
+        """The image of one sample; ``crop_word`` (64 bits) places a random crop.
+
+        Raises:
+            UndecodableImage: no image, or a damaged one; names shard, key and byte span.
+            ValueError: the image does not fit the resolution; names the same.
+        """
+        shard, row = self.shards.locate(dataset_index)
+        member = _image_member(self.shards.index(shard), row)
+        try:
+            self.limits.check_bytes(member.size)
+            image = decode_image(self._reader.read(member), channels=self.config.channels, limits=self.limits)
+        except UndecodableImage as error:
+            raise UndecodableImage(f"{member}: {error}") from error
+        try:
+            return fit(image, self.config.resolution, self.config.crop, crop_word)
+        except ValueError as error:
+            raise ValueError(f"{member}: {error}") from error
+
+    def label(self, dataset_index: int) -> int:
+        """The class of one sample.
+
+        Raises:
+            ValueError: no ``cls`` member, or not a non-negative integer; names shard and key.
+        """
+        shard, row = self.shards.locate(dataset_index)
+        index = self.shards.index(shard)
+        member = index.member(row, "cls")
+        if member is None:
+            raise ValueError(
+                f"shard {index.shard}, key {index.keys[row]!r} has no class (a .cls member), "
+                "and data.labels is true: set it to false, or pack a source in which every image has a class"
+            )
+        try:
+            return decode_label(self._reader.read(member))
+        except ValueError as error:
+            raise ValueError(f"{member}: {error}") from error
+
+    def close(self) -> None:
+        """Close the files; they are opened again when they are needed."""
+        self._reader.close()
+
+
+def _image_member(index: ShardIndex, row: int) -> Member:
+    members = [index.member(row, extension) for extension in IMAGE_EXTENSIONS]
+    images = [member for member in members if member is not None]
+    if len(images) != 1:
+        raise UndecodableImage(
+            f"shard {index.shard}, key {index.keys[row]!r}: expected one image "
+            f"({', '.join(IMAGE_EXTENSIONS)}), got members {', '.join(index.extensions(row))}"
+        )
+    return images[0]

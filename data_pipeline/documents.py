@@ -1,0 +1,56 @@
+"""Versioned JSON documents: what the shard index and the manifest are kept in."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
+
+from data_pipeline.atomic import atomically
+
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
+T = TypeVar("T")
+
+
+class Document:
+    """The fields of one JSON document, checked as they are taken; errors name the file and the field."""
+
+    def __init__(self, path: Path, fields: dict[str, Any]) -> None:
+        self.path = path
+        self.fields = fields
+
+    @classmethod
+    def read(cls, path: Path, kind: str, version: int) -> Document:
+        """Read the document of the given kind and version.
+
+        Raises:
+            ValueError: not JSON, another kind of file, or another version.
+        """
+        try:
+            fields = json.loads(path.read_bytes())
+        except ValueError as error:
+            raise ValueError(f"{path} is not a {kind}: it is not JSON ({error})") from error
+        if not isinstance(fields, dict) or fields.get("kind") != kind:
+            raise ValueError(f"{path} is not a {kind}: its field 'kind' must be {kind!r}")
+        if fields.get("version") != version:
+            found = fields.get("version")
+            raise ValueError(f"{path} is a {kind} of version {found!r}, this program reads version {version}")
+        return cls(path, fields)
+
+    def field(self, name: str, kind: type[T]) -> T:
+        """The field ``name``, which must be of the type ``kind``.
+
+        Raises:
+            ValueError: the field is missing or of another type.
+        """
+        value = self.fields.get(name)
+        if not isinstance(value, kind):
+            raise ValueError(f"{self.path}: field {name!r} must be {kind.__name__}, got {value!r:.80}")
+        return value
+
+
+def write_document(path: Path, kind: str, version: int, fields: dict[str, Any]) -> None:
+    """Write a versioned document atomically; the same fields give the same bytes."""
+    text = json.dumps({"kind": kind, "version": version, **fields}, separators=(",", ":"), ensure_ascii=False)
+    with atomically(path) as file:
+        file.write(text.encode() + b"\n")

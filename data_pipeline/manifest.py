@@ -1,0 +1,92 @@
+"""Manifest: what a folder of shards holds and how it was prepared, in one small file."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from data_pipeline.documents import Document, Json, write_document
+
+KIND = "quasistatic manifest"
+VERSION = 1
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class ShardEntry:
+    """One shard: its file name, its number of samples, its length in bytes and its checksum."""
+
+    name: str
+    samples: int
+    tar_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The contents of a folder of shards; opening 10,000 shards reads this and no index.
+
+    ``preparation`` is what the source says was done to the images, with its version: two folders with the
+    same preparation hold the same samples. ``resolution`` is in pixels, or None where images keep their own
+    sizes.
+    """
+
+    source: str
+    preparation: dict[str, Json]
+    class_names: tuple[str, ...]
+    channels: int
+    resolution: int | None
+    samples_per_shard: int
+    shards: tuple[ShardEntry, ...] = ()
+
+    @property
+    def samples(self) -> int:
+        """The number of samples in all shards together."""
+        return sum(entry.samples for entry in self.shards)
+
+    def differences(self, other: Manifest) -> list[str]:
+        """What was prepared differently, field by field; the description of the source does not count."""
+        here, there = self._comparable(), other._comparable()
+        return [
+            f"{name}: {here.get(name)!r} here, {there.get(name)!r} there"
+            for name in sorted(here.keys() | there.keys())
+            if here.get(name) != there.get(name)
+        ]
+
+    def write(self, path: Path) -> None:
+        """Write the manifest atomically."""
+        write_document(path, KIND, VERSION, asdict(self))
+
+    @classmethod
+    def read(cls, path: Path) -> Manifest:
+        """Read a manifest.
+
+        Raises:
+            ValueError: not a manifest of this version, or a field is missing or malformed.
+        """
+        document = Document.read(path, KIND, VERSION)
+        resolution = document.fields.get("resolution")
+        return cls(
+            source=document.field("source", str),
+            preparation=document.field("preparation", dict),
+            class_names=tuple(map(str, document.field("class_names", list))),
+            channels=document.field("channels", int),
+            resolution=None if resolution is None else document.field("resolution", int),
+            samples_per_shard=document.field("samples_per_shard", int),
+            shards=tuple(_entry(path, fields) for fields in document.field("shards", list)),
+        )
+
+    def _comparable(self) -> dict[str, Any]:
+        fields = asdict(replace(self, source="", shards=()))
+        preparation = fields.pop("preparation")
+        return fields | {f"preparation.{name}": value for name, value in preparation.items()}
+
+
+def _entry(path: Path, fields: Any) -> ShardEntry:
+    document = Document(path, fields if isinstance(fields, dict) else {})
+    name = document.field("name", str)
+    if Path(name).name != name or name in ("", ".", ".."):
+        raise ValueError(f"{path}: a shard's name must be a plain file name, got {name!r}")
+    samples, tar_bytes = document.field("samples", int), document.field("tar_bytes", int)
+    return ShardEntry(name, samples, tar_bytes, document.field("sha256", str))
