@@ -78,6 +78,8 @@ def processor() -> str:
     """The processor's name and the number formats that it multiplies matrices in."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
-    name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    name = next(
+        (line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine()
+    )
     flags = next((line for line in lines if line.startswith("flags")), "")
     return name + "".join(f" {flag}" for flag in ("avx512_bf16", "amx_bf16") if flag in flags)

@@ -1,4 +1,4 @@
-"""A training step of the CIFAR-10 network: ours against diffusers' model, optimizer and averages in their own loop.
+"""A training step of the CIFAR-10 network: ours against diffusers' model and averages in their loop.
 
 Both see the same images and make the same step: noise, forward, backward, clip, Adam, average.
 """

@@ -9,7 +9,7 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from configs.schema import GROUPS, PLACES
+from configs.schema import GROUPS, PLACES, open_run
 from trainer.run import Run
 
 # What may change between a run and its resumption: how long, how often and how fast, but not what is computed.
@@ -65,9 +65,9 @@ def load_run(directory: Path) -> Run:
         raise ValueError(f"run.directory={directory} holds no run: there is no {path}")
     document = read_config(path)
     chosen = cast(dict[str, str], document.pop("choices"))
-    config = OmegaConf.structured(Run)
+    config = open_run()
     for place, name in chosen.items():
-        OmegaConf.update(config, place, OmegaConf.structured(GROUPS[PLACES[place]][name]), merge=False)
+        OmegaConf.update(config, place, GROUPS[PLACES[place]][name])
     return cast(Run, to_value(cast(DictConfig, OmegaConf.merge(config, document))))
 
 

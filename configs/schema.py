@@ -7,6 +7,7 @@ field of it. A wrong key, type or choice is refused by name before anything runs
 from __future__ import annotations
 
 from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
 
 from configs.doors import EvaluateConfig, PackConfig, SampleConfig
 from models.networks.unet import UNetConfig
@@ -35,10 +36,21 @@ GROUPS: dict[str, dict[str, type]] = {
 PLACES = {**{group.replace("/", "."): group for group in GROUPS}, "preview.sampler": "sampler"}
 
 
+def open_run() -> DictConfig:
+    """The schema of a run in which each part with variants is still to be chosen.
+
+    A default would fix the type of its place: another variant could not be merged over it.
+    """
+    schema = OmegaConf.structured(Run)
+    for place in PLACES:
+        OmegaConf.update(schema, place, MISSING)
+    return schema
+
+
 def register() -> None:
     """Makes the schema known to Hydra."""
     store = ConfigStore.instance()
-    store.store(name="run_schema", node=Run)
+    store.store(name="run_schema", node=open_run())
     store.store(name="pack_schema", node=PackConfig)
     store.store(name="sample_schema", node=SampleConfig)
     store.store(name="evaluate_schema", node=EvaluateConfig)

@@ -85,7 +85,8 @@ class Noise:
         return torch.stack(philox(counter, key), dim=-1).flatten(1)[:, :count]
 
     def integers(self, purpose: Purpose, high: int, step: int = 0) -> Int64[Tensor, " B"]:
-        """One integer from 0 .. high - 1 a sample; the bias of the scaling is below high / 2^32."""
+        """One integer from 0 .. high - 1 a sample, high ≤ 2^31; the bias of the scaling is below high / 2^32."""
+        assert 0 < high <= 1 << 31, high
         return self.words(purpose, 1, step)[:, 0] * high >> 32
 
     def uniform(self, purpose: Purpose, shape: Sequence[int], step: int = 0) -> Float[Tensor, "B ..."]:

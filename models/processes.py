@@ -71,7 +71,7 @@ class GaussianProcess(MarkovProcess):
         return self.schedule.steps
 
     @cached_property
-    def _tables(self) -> dict[torch.device, Float64[Tensor, " T+1"]]:
+    def _tables(self) -> dict[torch.device, Float64[Tensor, " times"]]:
         return {torch.device("cpu"): alpha_bar(self.schedule.beta())}
 
     def alpha_bar(self, t: Time) -> Float64[Tensor, "*B"]:
@@ -117,7 +117,7 @@ class GaussianProcess(MarkovProcess):
         return (x_t - per_image(a_t.sqrt(), x_t) * x_0) / per_image((1 - a_t).sqrt(), x_t)
 
 
-def per_image(coefficient: Float64[Tensor, "*B"], x: Images) -> Float[Tensor, "*B"]:
+def per_image(coefficient: Float64[Tensor, "*B"], x: Images) -> Float[Tensor, "..."]:
     """A coefficient in the type of x, shaped to multiply it: [B, 1, 1, 1], or a scalar that stays on the CPU."""
     if coefficient.ndim == 0:
         return coefficient.to(x.dtype)

@@ -82,7 +82,7 @@ class Checkpoints:
     def _write(self, partial: Path, state: TrainState) -> None:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        averages = {f"ema-{half_life:g}": state.ema.shards(half_life) for half_life in state.ema.averages}
+        averages = {ema_kind(half_life): state.ema.shards(half_life) for half_life in state.ema.averages}
         for kind, tensors in {**state.engine.state(), **averages}.items():
             path = partial / f"{kind}.safetensors"
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
@@ -119,19 +119,24 @@ class Checkpoints:
 def load_average(checkpoint: Path, half_life: float, shards: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The averaged weights in a checkpoint, on the CPU, checked against the shapes of `shards`."""
     manifest = read_manifest(checkpoint)
-    name = f"ema-{half_life:g}.safetensors"
+    name = f"{ema_kind(half_life)}.safetensors"
     kinds = {Path(name).stem: load(checkpoint, name, manifest)} if name in manifest["files"] else {}
     average = average_of(kinds, half_life, checkpoint)
-    check_names("average", shards, average)
+    check_names("averages", shards, average)
     return dict(average)
 
 
 def average_of(kinds: State, half_life: float, checkpoint: Path) -> Mapping[str, Tensor]:
     """The average of `half_life` among a checkpoint's kinds. Raises ValueError where it is not among them."""
-    kind = f"ema-{half_life:g}"
+    kind = ema_kind(half_life)
     if kind not in kinds:
         raise ValueError(f"{checkpoint} holds no average with the half-life {half_life:g} (no {kind}.safetensors)")
     return kinds[kind]
+
+
+def ema_kind(half_life: float) -> str:
+    """The name that an average is kept under: with enough digits that no two half-lives share it."""
+    return f"ema-{half_life:.17g}"
 
 
 def read_manifest(checkpoint: Path) -> dict[str, object]:
@@ -141,8 +146,11 @@ def read_manifest(checkpoint: Path) -> dict[str, object]:
         manifest = json.loads(path.read_text())
     except (FileNotFoundError, json.JSONDecodeError) as error:
         raise ValueError(f"{checkpoint} is no whole checkpoint: {path.name}: {error}") from error
-    if manifest.get("format") != FORMAT:
-        raise ValueError(f"{path} has the format {manifest.get('format')}; this version reads {FORMAT}")
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise ValueError(f"{path} is no manifest of format {FORMAT}, the one that this version reads")
+    absent = [field for field in ("images", "cursor", "files") if field not in manifest]
+    if absent:
+        raise ValueError(f"{path} lacks {', '.join(absent)}")
     return manifest
 
 

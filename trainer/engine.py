@@ -133,6 +133,7 @@ class LocalEngine(Engine):
     @contextmanager
     def lend(self, shards: Mapping[str, Tensor]) -> Iterator[None]:
         own = self.shards()
+        assert own.keys() == shards.keys()
         self._point_to(shards)
         self.network.eval()
         try:
@@ -150,7 +151,8 @@ class LocalEngine(Engine):
         return {"parameters": self.shards(), **moments, "steps": {"optimizer": self._steps()}}
 
     def load(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
-        check_names("parameters", self.shards(), state["parameters"])
+        for kind in ("parameters", *MOMENTS):
+            check_names(kind, self.shards(), state[kind])
         with torch.no_grad():
             for name, parameter in self.parameters.items():
                 parameter.copy_(state["parameters"][name])

@@ -56,6 +56,7 @@ def train(run: Run, world: World, asked_to_leave: Callable[[], bool]) -> Outcome
                         probe(diffusion, monitor, state.images)
             finished, leaving = state.images >= run.run.images, world.agree(asked_to_leave())
             if finished or leaving or save_every.due(state.images, batch.global_size):
+                monitor.look()
                 monitor.note(f"saved {checkpoints.save(state)}")
             if finished or leaving:
                 break

@@ -23,7 +23,6 @@ from trainer.run import Run
 from trainer.schedules import Every
 
 QUARTERS = 4
-log = logging.getLogger("quasistatic")
 
 
 @dataclass(frozen=True)
@@ -48,8 +47,8 @@ class Moments:
     def add(self, terms: Terms, gradient_norm: Tensor) -> None:
         """One step's losses, each in the quarter of 1..T that its t lies in, and its gradient norm."""
         quarter = (terms.t - 1) * QUARTERS // self.process_steps
-        belongs = (quarter[:, None] == self.quarters).double()
-        self.loss += terms.loss.double() @ belongs
+        belongs = quarter[:, None] == self.quarters
+        self.loss += torch.where(belongs, terms.loss[:, None].double(), 0).sum(0)
         self.count += belongs.sum(0)
         self.norm += gradient_norm
         self.steps += 1
@@ -78,13 +77,14 @@ class Monitor:
         self.budget, self.device = run.run.images, device
         self.moments = Moments(run.process.steps, device)
         self.is_main = world.is_main
+        self.latest = images, 0.0, 0.0
         self.started = self.seen = images
         self.clock, self.waited = time.monotonic(), 0.0
         if self.is_main:
             self.writer = SummaryWriter(str(run.directory), purge_step=images + 1)
             self.file = logging.FileHandler(run.directory / "train.log")
             self.file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-            log.addHandler(self.file)
+            logging.getLogger().addHandler(self.file)
             self.bar = tqdm(total=self.budget, initial=images, unit="img", unit_scale=True, disable=None)
             config = run.directory / "config.yaml"
             if config.exists():
@@ -93,10 +93,19 @@ class Monitor:
     def record(self, report: Report, images: int, batch: int, waited: float) -> None:
         """A step has been made; `waited`: the seconds that the loop has waited for data, in all."""
         self.moments.add(report.terms, report.gradient_norm)
-        if self.every.due(images, batch) or images >= self.budget:
-            self._look(images, report.learning_rate, waited)
+        self.latest = images, report.learning_rate, waited
+        if self.every.due(images, batch):
+            self.look()
 
-    def _look(self, images: int, learning_rate: float, waited: float) -> None:
+    def look(self) -> None:
+        """Writes down the means since the last look, waiting for the device.
+
+        Raises FloatingPointError where the loss or a gradient was not finite; a checkpoint that is saved after a
+        look therefore holds finite weights.
+        """
+        if not self.moments.steps:
+            return
+        images, learning_rate, waited = self.latest
         scalars = self.moments.scalars()
         now = time.monotonic()
         seconds = now - self.clock
@@ -107,11 +116,12 @@ class Monitor:
             "memory/gigabytes": memory_gigabytes(self.device),
         }
         self.clock, self.waited, self.seen = now, waited, images
-        if not math.isfinite(scalars["loss"]):
-            raise FloatingPointError(
-                f"the loss is {scalars['loss']} within the steps before image {images}; resume from an earlier "
-                "checkpoint with a smaller optimizer.learning_rate"
-            )
+        for name in ("loss", "gradient_norm"):
+            if not math.isfinite(scalars[name]):
+                raise FloatingPointError(
+                    f"the mean {name} up to image {images} is {scalars[name]}, so the weights are lost; the same "
+                    "command resumes from the last checkpoint, where a smaller optimizer.learning_rate may help"
+                )
         if self.is_main:
             for tag, value in scalars.items():
                 self.writer.add_scalar(tag, value, images)
@@ -151,7 +161,7 @@ class Monitor:
         if self.is_main:
             self.bar.close()
             self.writer.close()
-            log.removeHandler(self.file)
+            logging.getLogger().removeHandler(self.file)
             self.file.close()
 
 

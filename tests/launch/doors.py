@@ -1,0 +1,55 @@
+"""Opens the doors as a person would: in processes of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+
+# The digits experiment with a network of a few thousand parameters: 20 steps of 16 images.
+SMALL = (
+    "experiment=ddpm_digits",
+    "run.images=320",
+    "run.save_every=64",
+    "run.log_every=32",
+    "run.keep=0",
+    "preview.every=0",
+    "data.batch=16",
+    "network.channels=8",
+    "network.multipliers=[1,2]",
+    "network.dropout=0.1",
+    "network.groups=4",
+    "optimizer.warmup_images=64",
+    "ema.half_lives=[100,30]",
+    "process.schedule.steps=20",
+)
+
+
+def start(door: str, *arguments: str) -> subprocess.Popen[str]:
+    """The door `launch.NAME`, opened and left running."""
+    return subprocess.Popen(
+        [sys.executable, "-m", f"launch.{door}", *arguments],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def opened(door: str, *arguments: str, status: int = 0) -> str:
+    """What the door printed; it must end with `status`."""
+    process = start(door, *arguments)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == status, f"{door} ended with {process.returncode}:\n{output}\n{errors}"
+    return output + errors
+
+
+def checkpoint_bytes(directory: Path) -> dict[str, bytes]:
+    """Every file of a run's newest checkpoint, whole."""
+    newest = max((directory / "checkpoints").iterdir())
+    return {path.name: path.read_bytes() for path in sorted(newest.iterdir())}

@@ -1,0 +1,65 @@
+"""The packing door, from a folder of images to a run on them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_pipeline.config import DataConfig
+from data_pipeline.stream import DataStream
+from tests.launch.doors import opened
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Twenty images of uneven sizes, in two subfolders."""
+    drawn = np.random.default_rng(0)
+    for number in range(20):
+        path = tmp_path / "images" / ("cats" if number % 2 else "dogs") / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        height, width = drawn.integers(32, 60, 2)
+        Image.fromarray(drawn.integers(0, 256, (height, width, 3), np.uint8)).save(path)
+    return tmp_path / "images"
+
+
+def test_a_folder_is_packed_and_trained_on(images, tmp_path):
+    shards = tmp_path / "shards"
+    text = opened(
+        "pack", "source=folder", f"path={images}", f"out={shards}", "resolution=32", "samples_per_shard=8"
+    )
+    assert "20 images in 3 shards (3 written, 0 were there)" in text
+    assert "(0 written, 3 were there)" in opened(
+        "pack", "source=folder", f"path={images}", f"out={shards}", "resolution=32", "samples_per_shard=8"
+    )
+    small = ["run.images=16", "data.batch=8", "network.channels=8", "network.groups=4", "preview.every=0"]
+    opened(
+        "train",
+        "experiment=ddpm_photographs",
+        f"data.shards={shards}",
+        f"run.directory={tmp_path / 'run'}",
+        *small,
+    )
+
+
+@pytest.mark.parametrize(("source", "resolution", "parts"), [("digits", 8, 2), ("photographs", 32, 2)])
+def test_the_sources_with_real_images_make_a_train_and_a_test_part(tmp_path, source, resolution, parts):
+    opened("pack", f"source={source}", f"out={tmp_path}", "count=20")
+    assert len(list(tmp_path.glob("*/manifest.json"))) == parts
+    channels = 1 if source == "digits" else 3
+    config = DataConfig(shards=str(tmp_path / "test"), resolution=resolution, channels=channels, batch=2)
+    with DataStream(config, 0).open(0) as batches:
+        assert next(batches).x.shape == (2, channels, resolution, resolution)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["source=folder", "out=x"], "source=folder needs path="),
+        (["source=folder", "path=nowhere", "out=x"], "there is no folder nowhere"),
+        (["source=lsum", "out=x"], "source"),
+        (["source=digits"], "out must be given"),
+    ],
+)
+def test_bad_input_is_refused_by_name(arguments, said):
+    assert said in opened("pack", *arguments, status=1)

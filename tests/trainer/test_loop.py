@@ -1,0 +1,70 @@
+"""train_step: Algorithm 1, on the noise that belongs to each sample."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from data_pipeline.stream import Batch
+from models.noise import Noise
+from models.objectives import SimpleLoss
+from models.pixels import to_unit
+from tests.trainer import tiny
+from trainer.loop import train_step
+
+
+def steps(accumulation: int, dropout: float = 0.0, numbers: range = range(2)) -> list:
+    engine = tiny.engine(tiny.network(dropout), accumulation=accumulation)
+    return [
+        train_step(engine, tiny.diffusion(engine), SimpleLoss(), tiny.batch(number), 1e-3, seed=7)
+        for number in numbers
+    ]
+
+
+def test_the_terms_are_those_of_the_objective_on_the_noise_of_the_seed_and_the_index():
+    engine, batch = tiny.engine(), tiny.batch(3)
+    with torch.no_grad():
+        expected = SimpleLoss()(tiny.diffusion(engine), to_unit(batch.x), Noise(7, batch.index))
+    report = train_step(engine, tiny.diffusion(engine), SimpleLoss(), batch, 1e-3, seed=7)
+    assert torch.equal(report.terms.t, expected.t)
+    assert torch.allclose(report.terms.loss, expected.loss, rtol=1e-5)
+    assert report.learning_rate == 1e-3
+
+
+def test_a_step_goes_downhill_on_the_mean_of_the_terms():
+    engine, batch, rate = tiny.engine(clip_norm=0.0), tiny.batch(), 1e-6
+    before = {name: weight.clone() for name, weight in engine.shards().items()}
+    first = train_step(engine, tiny.diffusion(engine), SimpleLoss(), batch, rate, seed=7)
+    moved = sum(float((engine.shards()[name] - before[name]).abs().sum()) for name in before)
+    count = sum(weight.numel() for weight in before.values())
+    assert moved == pytest.approx(rate * count, rel=0.2)  # Adam's first step is the rate, in every weight
+    again = train_step(engine, tiny.diffusion(engine), SimpleLoss(), batch, rate, seed=7)
+    assert float(again.terms.loss.mean()) < float(first.terms.loss.mean())
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_step_with_dropout_does_not_depend_on_what_torch_has_drawn_before(accumulation):
+    torch.manual_seed(0)
+    one = steps(accumulation, dropout=0.5)
+    torch.manual_seed(1)
+    other = steps(accumulation, dropout=0.5)
+    for a, b in zip(one, other, strict=True):
+        assert torch.equal(a.terms.loss, b.terms.loss)
+        assert torch.equal(a.gradient_norm, b.gradient_norm)
+
+
+def test_micro_batches_and_steps_draw_different_dropout():
+    """The same image eight times at the same noise: only dropout can make its losses differ."""
+    index = torch.zeros(8, dtype=torch.int64)
+    losses = []
+    for cursor in (8, 16):
+        engine = tiny.engine(tiny.network(dropout=0.5), accumulation=8)
+        batch = Batch(tiny.batch().x[:1].expand(8, 1, 8, 8), None, index, cursor, 8)
+        losses += train_step(engine, tiny.diffusion(engine), SimpleLoss(), batch, 1e-3, seed=7).terms.loss.tolist()
+    assert len(set(losses)) == 16
+
+
+def test_a_step_accumulated_reports_every_image_in_order():
+    whole, halves = steps(1, numbers=range(1))[0], steps(4, numbers=range(1))[0]
+    assert torch.equal(whole.terms.t, halves.terms.t)
+    assert torch.allclose(whole.terms.loss, halves.terms.loss, rtol=1e-4)
