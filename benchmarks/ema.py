@@ -1,4 +1,7 @@
-"""The update of an average of the weights: ours against diffusers' EMAModel and a loop over parameters."""
+"""The update of an average of the weights: ours against diffusers' EMAModel and a loop over parameters.
+
+The loop is the one that most ports of DDPM to torch contain: average ← average · decay + weight · (1 - decay).
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from diffusers.training_utils import EMAModel
 from benchmarks.interleave import interleave, publish, ratio
 from models.networks.unet import UNetConfig
 from trainer.ema import Ema
+from trainer.engine import flatten
 
 DECAY = 0.9999
 
@@ -25,6 +29,7 @@ def main() -> None:
         ("113.7", UNetConfig(multipliers=[1, 1, 2, 2, 4, 4]), 256),
     ):
         network = config.build(3, size)
+        flatten(network)  # as the engine does
         weights = {name: parameter.detach() for name, parameter in network.named_parameters()}
         ours, theirs = Ema(weights, [887184]), EMAModel(network.parameters(), decay=DECAY, min_decay=DECAY)
         loop = [weight.clone() for weight in weights.values()]
@@ -32,10 +37,10 @@ def main() -> None:
         @torch.no_grad()
         def by_loop(loop: list[torch.Tensor] = loop, weights: dict[str, torch.Tensor] = weights) -> None:
             for average, weight in zip(loop, weights.values(), strict=True):
-                average.mul_(DECAY).add_(weight, alpha=1 - DECAY)
+                average.copy_(average * DECAY + weight * (1 - DECAY))
 
         ways = {
-            "ours": lambda ours=ours, weights=weights: ours.update(weights, 128),
+            "ours": lambda ours=ours, weights=weights: ours.update(128),
             "EMAModel": lambda theirs=theirs, network=network: theirs.step(network.parameters()),
             "loop": by_loop,
         }

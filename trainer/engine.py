@@ -47,7 +47,7 @@ class Engine(ABC):
 
     @abstractmethod
     def shards(self) -> dict[str, Tensor]:
-        """The fp32 weights that this rank owns, by canonical name."""
+        """The live fp32 weights that this rank owns, by canonical name: the same tensors each time."""
 
     @abstractmethod
     def lend(self, shards: Mapping[str, Tensor]) -> AbstractContextManager[None]:
@@ -102,9 +102,11 @@ class LocalEngine(Engine):
         self.device, self.accumulation = device, config.accumulation
         self.clip_norm, self.autocast = config.clip_norm, config.precision is Precision.bf16
         self.network = initialized(network, seed, device).train()
+        flatten(self.network)
         if config.checkpoint_activations:
             recompute_stages(self.network)
         self.parameters = dict(self.network.named_parameters())
+        self._shards = {name: parameter.detach() for name, parameter in self.parameters.items()}
         self.optimizer = optimizer.build(self.parameters.values())
 
     def __call__(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -128,18 +130,17 @@ class LocalEngine(Engine):
         return norm
 
     def shards(self) -> dict[str, Tensor]:
-        return {name: parameter.detach() for name, parameter in self.parameters.items()}
+        return self._shards
 
     @contextmanager
     def lend(self, shards: Mapping[str, Tensor]) -> Iterator[None]:
-        own = self.shards()
-        assert own.keys() == shards.keys()
+        assert self._shards.keys() == shards.keys()
         self._point_to(shards)
         self.network.eval()
         try:
             yield
         finally:
-            self._point_to(own)
+            self._point_to(self._shards)
             self.network.train()
 
     def _point_to(self, weights: Mapping[str, Tensor]) -> None:
@@ -177,6 +178,15 @@ def initialized(network: Callable[[], nn.Module], seed: int, device: torch.devic
     built.to_empty(device=device)
     initialize(built, seed)
     return built
+
+
+def flatten(network: nn.Module) -> None:
+    """Moves the parameters, in their order, into one buffer: what goes over all of them is then one long pass."""
+    parameters = list(network.parameters())
+    buffer = torch.cat([parameter.detach().flatten() for parameter in parameters])
+    pieces = buffer.split([parameter.numel() for parameter in parameters])
+    for parameter, piece in zip(parameters, pieces, strict=True):
+        parameter.data = piece.view(parameter.shape)
 
 
 def recompute_stages(network: nn.Module) -> None:

@@ -48,7 +48,7 @@ def train(run: Run, world: World, asked_to_leave: Callable[[], bool]) -> Outcome
             lr = learning_rate(state.images, run.optimizer.learning_rate, run.optimizer.warmup_images)
             report = train_step(engine, diffusion, run.objective, batch, lr, run.run.seed)
             state.advance(batch)
-            state.ema.update(engine.shards(), batch.global_size)
+            state.ema.update(batch.global_size)
             monitor.record(report, state.images, batch.global_size, batches.waiting_seconds)
             for probe in probes:
                 if probe.every.due(state.images, batch.global_size):

@@ -19,14 +19,20 @@ def weights(seed: int) -> dict[str, torch.Tensor]:
     return {name: torch.randn(shape, generator=generator) for name, shape in (("a", (50, 30)), ("b", (7,)))}
 
 
+def move(shards: dict[str, torch.Tensor], to: dict[str, torch.Tensor]) -> None:
+    """An optimizer's step: the live weights change in place."""
+    for name, weight in to.items():
+        shards[name].copy_(weight)
+
+
 def test_it_is_the_average_of_diffusers():
     shards = weights(0)
     ours = Ema(shards, [half_life(0.9999, batch=128)])
     theirs = EMAModel([torch.nn.Parameter(w) for w in shards.values()], decay=0.9999, min_decay=0.9999)
     theirs.step([torch.nn.Parameter(w) for w in shards.values()])  # their first step is a copy, whatever the decay
     for number in range(1, 20):
-        shards = weights(number)
-        ours.update(shards, batch=128)
+        move(shards, to=weights(number))
+        ours.update(batch=128)
         theirs.step([torch.nn.Parameter(w) for w in shards.values()])
     for (name, found), expected in zip(ours.shards().items(), theirs.shadow_params, strict=True):
         assert torch.allclose(found, expected, rtol=0, atol=1e-6)  # 19 roundings of float32
@@ -35,9 +41,11 @@ def test_it_is_the_average_of_diffusers():
 
 def test_it_is_the_weighted_sum_that_defines_it():
     history = [weights(number) for number in range(30)]
-    ema = Ema(history[0], [64.0, 1000.0])
+    live = weights(0)
+    ema = Ema(live, [64.0, 1000.0])
     for shards in history[1:]:
-        ema.update(shards, batch=16)
+        move(live, to=shards)
+        ema.update(batch=16)
     for life in (64.0, 1000.0):
         decay = 0.5 ** (16 / life)
         shares = [decay**29, *((1 - decay) * decay ** (29 - k) for k in range(1, 30))]
@@ -58,35 +66,56 @@ def test_the_decay_of_a_large_batch_is_that_of_its_parts_in_turn(life, batch, pa
 
 
 def test_half_is_forgotten_in_a_half_life():
-    zero, one = {"w": torch.zeros(3)}, {"w": torch.ones(3)}
-    ema = Ema(zero, [800.0])
+    live = {"w": torch.zeros(3)}
+    ema = Ema(live, [800.0])
+    live["w"].fill_(1)
     for _ in range(100):
-        ema.update(one, batch=8)
+        ema.update(batch=8)
     assert torch.allclose(ema.shards()["w"], torch.full((3,), 0.5), rtol=0, atol=1e-6)
 
 
 def test_an_infinite_half_life_never_moves():
-    ema = Ema(weights(0), [math.inf])
-    ema.update(weights(1), batch=8)
+    live = weights(0)
+    ema = Ema(live, [math.inf])
+    move(live, to=weights(1))
+    ema.update(batch=8)
     assert all(torch.equal(ema.shards()[name], weights(0)[name]) for name in ("a", "b"))
 
 
 def test_the_average_is_a_copy_and_leaves_the_weights_alone():
     shards = weights(0)
     ema = Ema(shards, [10.0])
-    ema.update(weights(1), batch=8)
-    assert all(torch.equal(shards[name], weights(0)[name]) for name in shards)
+    move(shards, to=weights(1))
+    assert all(torch.equal(ema.shards()[name], weights(0)[name]) for name in shards)
+    ema.update(batch=8)
+    assert all(torch.equal(shards[name], weights(1)[name]) for name in shards)
 
 
-def test_names_may_come_in_another_order():
-    ema = Ema(weights(0), [1e-3])  # forgets everything at once
-    ema.update(dict(reversed(weights(1).items())), batch=8)
-    assert all(torch.allclose(ema.shards()[name], weights(1)[name]) for name in ("a", "b"))
+def test_weights_that_touch_in_memory_are_averaged_as_one():
+    buffer = torch.arange(12.0)
+    shards = {"a": buffer[:4].view(2, 2), "b": buffer[4:4], "c": buffer[4:10], "apart": torch.ones(3)}
+    ema = Ema(shards, [8.0])
+    assert [len(run) for run in ema.weights] == [10, 3]
+    buffer += 1
+    ema.update(batch=8)
+    for name, shard in shards.items():
+        moved = 0.0 if name == "apart" else 0.5
+        assert torch.equal(ema.shards()[name], shard - moved), name
+        assert ema.shards()[name].shape == shard.shape
+
+
+def test_neighbours_in_another_order_stay_apart():
+    buffer = torch.arange(6.0)
+    ema = Ema({"late": buffer[3:], "early": buffer[:3]}, [8.0])
+    assert [run.tolist() for run in ema.weights] == [[3, 4, 5], [0, 1, 2]]
+    assert ema.shards()["late"].tolist() == [3, 4, 5]
 
 
 def test_the_first_half_life_is_the_default_and_an_unknown_one_is_refused():
-    ema = Ema(weights(0), [500.0, 10.0])
-    ema.update(weights(1), batch=8)
+    live = weights(0)
+    ema = Ema(live, [500.0, 10.0])
+    move(live, to=weights(1))
+    ema.update(batch=8)
     assert torch.equal(ema.shards()["a"], ema.shards(500.0)["a"])
     assert not torch.equal(ema.shards()["a"], ema.shards(10.0)["a"])
     with pytest.raises(ValueError, match=r"ema\.half_lives has no 7\.0; it has \[500\.0, 10\.0\]"):

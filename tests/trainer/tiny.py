@@ -84,7 +84,7 @@ def state(
 def advance(found: TrainState, number: int) -> None:
     """One more step, with everything that follows it."""
     step(found.engine, number)
-    found.ema.update(found.engine.shards(), 8)
+    found.ema.update(8)
     found.advance(batch(number))
 
 
