@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
+from typing import Any
 
 from models.samplers import Sampler
 
@@ -14,18 +15,18 @@ Source = Enum("Source", ["digits", "photographs", "folder"])
 class PackConfig:
     """source: digits, photographs (both with real images at hand) or folder. out: the folder of shards.
 
-    path: the image folder. resolution: digits are 8; photographs are cropped to it; folders are centre-cropped and
-    resized to it, or passed through untouched at 0. count: how many crops of photographs to train on; a tenth as
-    many are held out. seed: of the crops.
+    Of photographs: count, how many crops to train on (10,000; a tenth as many are held out); resolution of the
+    crops in pixels (32); seed of their places (0). Of folder: path of the images; resolution to centre-crop and
+    resize them to (none: files pass through untouched); channels (3).
     """
 
     source: Source = "???"  # type: ignore[assignment]
     out: str = "???"
-    path: str = ""
-    resolution: int = 0
-    channels: int = 3
-    count: int = 10_000
-    seed: int = 0
+    path: str | None = None
+    resolution: int | None = None
+    channels: int | None = None
+    count: int | None = None
+    seed: int | None = None
     samples_per_shard: int = 1_000
 
 
@@ -37,18 +38,37 @@ class Directory:
 
 
 @dataclass
+class OwnSampler:
+    """The sampler that the run was configured with, save for what is given here."""
+
+    steps: int | None = None
+    clip: bool | None = None
+    eta: float | None = None
+
+    def over(self, sampler: Sampler) -> Sampler:
+        """The run's sampler with these changes. Raises ValueError for a field that it does not have."""
+        changes = {name: value for name, value in vars(self).items() if value is not None}
+        unknown = sorted(changes.keys() - vars(sampler).keys())
+        if unknown:
+            raise ValueError(
+                f"sampler.{unknown[0]}: the run's sampler, {sampler}, has no such field; choose sampler=…"
+            )
+        return replace(sampler, **changes)
+
+
+@dataclass
 class GenerateConfig:
     """What is drawn from a run's averaged weights.
 
     checkpoint: the images it had seen, or 0 for the latest. half_life: of the average, or 0 for the run's first.
-    sampler: the run's own unless one is chosen. batch: how many images are drawn at once; it changes no image.
+    sampler: the run's own unless another is chosen. batch: how many images are drawn at once; it changes no image.
     seed: of the images' noise.
     """
 
     run: Directory = field(default_factory=Directory)
     checkpoint: int = 0
     half_life: float = 0.0
-    sampler: Sampler | None = None
+    sampler: Any = "???"
     batch: int = 256
     seed: int = 0
     count: int = 0
@@ -66,6 +86,11 @@ class SampleConfig(GenerateConfig):
     count: int = 64
     start: int = 0
     out: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.count < 1 or self.start < 0:
+            raise ValueError(f"count must be at least 1 and start at least 0, got {self.count} and {self.start}")
 
 
 @dataclass

@@ -6,18 +6,23 @@ from functools import reduce
 from pathlib import Path
 from typing import Any, cast
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from configs.schema import GROUPS, PLACES, open_run
+from data_pipeline.atomic import atomically
+from trainer.checkpoint import Checkpoints
 from trainer.run import Run
 
 # What may change between a run and its resumption: how long, how often and how fast, but not what is computed.
 FREE = (
+    "run.directory",  # a run may be moved
     "run.images",
     "run.save_every",
     "run.keep",
     "run.log_every",
+    "data.shards",  # so may its data: checkpoints know it by its content
     "data.workers",
     "data.prefetch",
     "sampler",
@@ -41,11 +46,11 @@ def to_value(config: DictConfig) -> Any:
 
 
 def keep_config(config: DictConfig, run: Run) -> None:
-    """Writes config.yaml into a new run directory; in an old one, raises ValueError for what differs from it."""
+    """Writes config.yaml. Raises ValueError for what differs from an old one, once there is a checkpoint."""
     path = run.directory / "config.yaml"
     document = {"choices": choices(run), **cast(dict[str, object], OmegaConf.to_container(config, resolve=True))}
     document = cast(dict[str, object], OmegaConf.to_container(OmegaConf.create(document), enum_to_str=True))
-    if path.exists():
+    if path.exists() and Checkpoints(run.checkpoints()).all():
         differing = differences(flat(read_config(path)), flat(document))
         if differing:
             raise ValueError(
@@ -53,9 +58,8 @@ def keep_config(config: DictConfig, run: Run) -> None:
                 "Give the old values, or another run.directory"
             )
     run.directory.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(OmegaConf.to_yaml(document))
-    partial.replace(path)
+    with atomically(path) as file:
+        file.write(OmegaConf.to_yaml(document).encode())
 
 
 def load_run(directory: Path) -> Run:
@@ -65,6 +69,7 @@ def load_run(directory: Path) -> Run:
         raise ValueError(f"run.directory={directory} holds no run: there is no {path}")
     document = read_config(path)
     chosen = cast(dict[str, str], document.pop("choices"))
+    cast(dict[str, str], document["run"])["directory"] = str(directory)  # it may have been moved
     config = open_run()
     for place, name in chosen.items():
         OmegaConf.update(config, place, GROUPS[PLACES[place]][name])
@@ -73,7 +78,13 @@ def load_run(directory: Path) -> Run:
 
 def read_config(path: Path) -> dict[str, object]:
     """A kept config.yaml as plain values."""
-    return cast(dict[str, object], OmegaConf.to_container(OmegaConf.load(path)))
+    try:
+        document = OmegaConf.to_container(OmegaConf.load(path))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    if not (isinstance(document, dict) and {"choices", "run"} <= document.keys()):
+        raise ValueError(f"{path} is no config of a run: it lacks choices or run")
+    return cast(dict[str, object], document)
 
 
 def choices(run: Run) -> dict[str, str]:

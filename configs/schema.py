@@ -9,7 +9,7 @@ from __future__ import annotations
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from configs.doors import EvaluateConfig, PackConfig, SampleConfig
+from configs.doors import EvaluateConfig, OwnSampler, PackConfig, SampleConfig
 from models.networks.unet import UNetConfig
 from models.objectives import SimpleLoss
 from models.parameterizations import Data, Epsilon, PosteriorMean, Velocity
@@ -57,3 +57,4 @@ def register() -> None:
     for group, choices in GROUPS.items():
         for name, node in choices.items():
             store.store(group=group, name=name, node=node)
+    store.store(group="sampler", name="own", node=OwnSampler)  # of the doors that draw from a run

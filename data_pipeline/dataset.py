@@ -59,8 +59,8 @@ class Dataset:
         member = index.member(row, "cls")
         if member is None:
             raise ValueError(
-                f"shard {index.shard}, key {index.keys[row]!r} has no class (a .cls member), "
-                "and data.labels is true: set it to false, or pack a source in which every image has a class"
+                f"shard {index.shard}, key {index.keys[row]!r} has no class (a .cls member), and data.labels=true "
+                "and launch.evaluate need one: pack a source in which every image has a class"
             )
         try:
             return decode_label(self._reader.read(member))

@@ -8,8 +8,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tarfile import BLOCKSIZE
 
 from data_pipeline.index import Member
+
+
+def _heads(header: bytes, member: Member) -> bool:
+    """Whether a tar header says the member's size and name; of a long name it has only the first bytes."""
+    name, size = header[:100].rstrip(b"\0"), header[124:136].rstrip(b"\0 ")
+    prefix = header[345:500].rstrip(b"\0") if header[257:262] == b"ustar" and header[263:265] == b"00" else b""
+    stated = prefix + b"/" + name if prefix else name
+    name_of_index = f"{member.key}.{member.extension}".lower()
+    # The pax format keeps a name that is not ASCII elsewhere, and question marks here.
+    spellings = name_of_index.encode("utf-8", "surrogateescape"), name_of_index.encode("ascii", "replace")
+    named = any(spelling.startswith(stated.lower()) for spelling in spellings)
+    return named and size.isdigit() and int(size, 8) == member.size
 
 
 @dataclass
@@ -33,17 +46,23 @@ class ShardReader:
         self._lock = threading.Lock()
 
     def read(self, member: Member) -> bytes:
-        """The bytes of one member.
+        """The bytes of one member, read together with the tar header before them, which must be the member's own.
 
         Raises:
-            ValueError: the shard ends before the member does.
+            ValueError: the shard ends before the member does, or holds another one there.
         """
         with self._lend(member.shard) as descriptor:
-            data = os.pread(descriptor, member.size, member.offset)
+            block = os.pread(descriptor, BLOCKSIZE + member.size, max(0, member.offset - BLOCKSIZE))
+        header, data = block[:BLOCKSIZE], block[BLOCKSIZE:]
         if len(data) != member.size:
             raise ValueError(
                 f"{member}: only {len(data)} of {member.size} bytes are there; the shard was cut or replaced "
                 "since it was opened: copy or pack it again"
+            )
+        if not _heads(header, member):
+            raise ValueError(
+                f"{member}: another member lies there, so the index disagrees with its shard: remove the index "
+                "(it is built anew), or pack the shard again"
             )
         return data
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import glob
+import hashlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -86,6 +87,12 @@ class ShardSet:
     def size(self) -> int:
         """The number of samples in all shards."""
         return int(self._starts[-1])
+
+    @property
+    def fingerprint(self) -> str:
+        """What the shards hold, wherever they lie: a digest of their checksums in order."""
+        known = self.manifest.shards if self.manifest else [self.index(n) for n in range(len(self.shards))]
+        return hashlib.sha256("\n".join(shard.sha256 for shard in known).encode()).hexdigest()
 
     def locate(self, dataset_index: int) -> tuple[int, int]:
         """The number of the shard and the row in its index that hold a sample."""

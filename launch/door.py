@@ -23,7 +23,7 @@ def door(main: Callable[[DictConfig], int]) -> Callable[[DictConfig], None]:
         except (ValueError, OSError, FloatingPointError) as error:
             if os.environ.get("QUASISTATIC_TRACE"):
                 raise
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {error}\n(QUASISTATIC_TRACE=1 shows where)", file=sys.stderr)
             status = 1
         if status:
             sys.exit(status)

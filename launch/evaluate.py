@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import zlib
 
 import hydra
 from omegaconf import DictConfig
 
 from configs.schema import register
+from data_pipeline.atomic import atomically
 from launch.door import door
 
 register()
@@ -31,17 +33,13 @@ def main(config: DictConfig) -> int:
         lambda count: torch.cat(list(restored.batches(0, count, chosen.batch))),
         chosen.count,
     )
-    sampler = restored.generator.sampler
-    score |= {
-        "run": str(restored.run.directory),
-        "checkpoint": restored.checkpoint.name,
-        "ema_half_life": restored.half_life,
-        "sampler": repr(sampler),
-        "seed": chosen.seed,
-    }
-    out = restored.run.directory / "metrics" / f"{restored.checkpoint.name}.json"
+    score |= restored.provenance()
+    # The name tells scores of other choices apart, whatever they are.
+    choices = zlib.crc32(json.dumps([restored.provenance(), chosen.held_out, score["images"]]).encode())
+    out = restored.run.directory / "metrics" / f"{restored.checkpoint.name}-{choices:08x}.json"
     out.parent.mkdir(exist_ok=True)
-    out.write_text(json.dumps(score, indent=2, ensure_ascii=False) + "\n")
+    with atomically(out) as file:
+        file.write(json.dumps(score, indent=2, ensure_ascii=False).encode())
     print(json.dumps(score, ensure_ascii=False))
     return 0
 

@@ -42,24 +42,37 @@ def main(config: DictConfig) -> int:
     return 0
 
 
+COMMON = ("source", "out", "samples_per_shard")
+# The options that each source takes besides; another one that is given is a mistake.
+OPTIONS = {
+    "digits": (),
+    "photographs": ("resolution", "count", "seed"),
+    "folder": ("path", "resolution", "channels"),
+}
+
+
 def sources(chosen: PackConfig) -> dict[str, Source]:
     """The parts to pack, by the subfolder that each goes to; a source without splits goes to `out` itself."""
-    from configs.doors import Source as Choice
     from data_pipeline.folder import Folder
     from data_pipeline.sources import Digits, Photographs
 
-    if chosen.source is Choice.digits:
+    name = chosen.source.name
+    options = {key: value for key, value in vars(chosen).items() if key not in COMMON and value is not None}
+    unused = sorted(options.keys() - set(OPTIONS[name]))
+    if unused:
+        raise ValueError(
+            f"source={name} takes no {unused[0]}; it takes {', '.join(OPTIONS[name]) or 'no options'}"
+        )
+    if name == "digits":
         return {"train": Digits("train"), "test": Digits("test")}
-    if chosen.source is Choice.photographs:
-        resolution, count = chosen.resolution or 32, chosen.count
-        held_out = max(1, count // 10)
-        return {
-            "train": Photographs(count, resolution, "train", chosen.seed),
-            "test": Photographs(held_out, resolution, "test", chosen.seed),
-        }
-    if not chosen.path:
+    if name == "photographs":
+        count = options.pop("count", 10_000)
+        options.setdefault("resolution", 32)
+        parts = {"train": count, "test": max(1, count // 10)}
+        return {split: Photographs(size, split=split, **options) for split, size in parts.items()}
+    if "path" not in options:
         raise ValueError("source=folder needs path=…, the folder of images")
-    return {"": Folder(Path(chosen.path), chosen.resolution or None, chosen.channels)}
+    return {"": Folder(Path(options.pop("path")), **options)}
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path
 from jaxtyping import UInt8
 from torch import Tensor
 
-from configs.doors import GenerateConfig
+from configs.doors import GenerateConfig, OwnSampler
 from configs.runs import load_run
 from trainer.averaged import averaged_diffusion
 from trainer.checkpoint import Checkpoints
@@ -33,10 +33,20 @@ class Restored:
         run = load_run(Path(chosen.run.directory))
         checkpoint = Checkpoints(run.checkpoints()).at(chosen.checkpoint)
         half_life = chosen.half_life or run.ema.half_lives[0]
+        sampler = chosen.sampler.over(run.sampler) if isinstance(chosen.sampler, OwnSampler) else chosen.sampler
         device = default_device()
         diffusion = averaged_diffusion(run, checkpoint, half_life, device)
-        generator = Generator(diffusion, chosen.sampler or run.sampler, run.shape, chosen.seed, device)
-        return cls(run, checkpoint, generator, half_life)
+        return cls(run, checkpoint, Generator(diffusion, sampler, run.shape, chosen.seed, device), half_life)
+
+    def provenance(self) -> dict[str, object]:
+        """Everything that its images are a function of."""
+        return {
+            "run": str(self.run.directory),
+            "checkpoint": self.checkpoint.name,
+            "ema_half_life": self.half_life,
+            "sampler": repr(self.generator.sampler),
+            "seed": self.generator.seed,
+        }
 
     def batches(self, start: int, count: int, batch: int) -> Iterator[UInt8[Tensor, "b C H W"]]:
         """Images number `start` to `start + count - 1`, at most `batch` at a time, with a bar on a terminal."""

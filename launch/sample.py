@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import chain
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import hydra
 from omegaconf import DictConfig
 
 from configs.schema import register
+from data_pipeline.atomic import atomically
 from launch.door import door
 
 SHOWN = 256  # at most so many images make the grid
@@ -29,6 +31,7 @@ def main(config: DictConfig) -> int:
     chosen = to_value(config)
     restored = Restored.of(chosen)
     out = Path(chosen.out or restored.run.directory / "samples" / restored.checkpoint.name)
+    claim(out, restored.provenance())
     images = chain.from_iterable(restored.batches(chosen.start, chosen.count, chosen.batch))
     shown = []
     for number, image in enumerate(images, start=chosen.start):
@@ -38,6 +41,18 @@ def main(config: DictConfig) -> int:
     write_png(out / "grid.png", grid(torch.stack(shown)))
     print(f"{chosen.count} images of {restored.checkpoint} in {out}; the grid is {out / 'grid.png'}")
     return 0
+
+
+def claim(out: Path, provenance: dict[str, object]) -> None:
+    """Notes in the folder what its images are of. Raises ValueError where it holds images of something else."""
+    note = out / "provenance.json"
+    there = json.loads(note.read_text()) if note.exists() else provenance
+    for name, value in provenance.items():
+        if there.get(name) != value:
+            raise ValueError(f"{out} holds images of another {name}: {there.get(name)}, not {value}; give out=…")
+    out.mkdir(parents=True, exist_ok=True)
+    with atomically(note) as file:
+        file.write(json.dumps(provenance, indent=2).encode())
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ register()
 def main(config: DictConfig) -> int:
     """Composes the run, trains, and says how it ended."""
     from configs.runs import keep_config, to_value
+    from trainer.checkpoint import Checkpoints
     from trainer.distributed import World
     from trainer.interruption import Interruption
     from trainer.loop import Outcome, train
@@ -31,7 +32,8 @@ def main(config: DictConfig) -> int:
             f"left on {interruption.name} with everything saved in {run.checkpoints()}; the same command resumes"
         )
         return PREEMPTED
-    print(f"finished: {run.run.images} images seen; the weights are in {run.checkpoints()}")
+    latest = Checkpoints(run.checkpoints()).latest()
+    print(f"finished: {int(latest.name)} images seen; the weights are in {latest}")
     return 0
 
 

@@ -32,7 +32,6 @@ class Purpose(IntEnum):
     PRIOR = 3
     REVERSE = 4
     INITIALIZATION = 5
-    DROPOUT = 6
 
 
 def philox(counter: Sequence[Int64[Tensor, "..."]], key: tuple[int, int]) -> list[Int64[Tensor, "..."]]:

@@ -32,7 +32,7 @@ NAMES_ONLY_IN = {
     "deepspeed": ("trainer/zero.py",),
 }
 NOT_IN_MODELS = ("torch.distributed", "os", "pathlib", "io", "subprocess")
-MOST_LINES_OF_A_FILE, MOST_LINES_OF_A_FUNCTION = 300, 45
+MOST_LINES_OF_A_FILE, MOST_LINES_OF_A_FUNCTION = 300, 40
 
 
 def violations(path: str, source: str) -> list[str]:
@@ -137,7 +137,7 @@ PLANTED = {
     "deepspeed": ("trainer/engine.py", "import deepspeed"),
     "helpers": ("trainer/utils.py", ""),
     "a long file": ("trainer/a.py", "x = 1\n" * 301),
-    "a long function": ("trainer/a.py", "def f():\n" + "    x = 1\n" * 45),
+    "a long function": ("trainer/a.py", "def f():\n" + "    x = 1\n" * 40),
 }
 
 
@@ -153,7 +153,7 @@ ALLOWED = {
     "a package that begins alike": ("models/a.py", "import osmosis\nfrom torch import nn"),
     "in words": ("trainer/engine.py", '"""Unlike FSDP and deepspeed, this engine is local."""'),
     "a file of the most lines": ("trainer/a.py", "x = 1\n" * 300),
-    "a function of the most lines": ("trainer/a.py", "def f():\n" + "    x = 1\n" * 44),
+    "a function of the most lines": ("trainer/a.py", "def f():\n" + "    x = 1\n" * 39),
 }
 
 

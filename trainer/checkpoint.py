@@ -25,11 +25,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from trainer.engine import check_names
+from trainer.engine import MOMENTS, check_names
 from trainer.state import TrainState
 
 FORMAT = 1
 PARTIAL = ".partial"
+FIELDS = {"images": int, "cursor": int, "data": str, "files": dict}
+NEEDED = [f"{kind}.safetensors" for kind in ("parameters", *MOMENTS, "steps")]
 State = Mapping[str, Mapping[str, Tensor]]
 
 
@@ -76,7 +78,7 @@ class Checkpoints:
             stays = self.all()[-1].name if self.all() else "none"
             raise OSError(f"could not save checkpoint {target}: {error}; the latest stays {stays}") from error
         for old in self.all()[: -self.keep] if self.keep else []:
-            shutil.rmtree(old)
+            shutil.rmtree(old.rename(old.with_suffix(PARTIAL)))  # never half a checkpoint under a whole one's name
         return target
 
     def _write(self, partial: Path, state: TrainState) -> None:
@@ -91,6 +93,7 @@ class Checkpoints:
             "format": FORMAT,
             "images": state.images,
             "cursor": state.cursor,
+            "data": state.data,
             "versions": {"python": platform.python_version(), "torch": torch.__version__},
             "files": {path.name: describe(path) for path in sorted(partial.iterdir())},
         }
@@ -106,6 +109,11 @@ class Checkpoints:
         if not found:
             return state
         manifest = read_manifest(found[-1])
+        if manifest["data"] != state.data:
+            raise ValueError(
+                f"{found[-1]} was trained on other shards than data.shards holds now (by their checksums); give "
+                "the old shards, wherever they lie, or another run.directory"
+            )
         kinds = {Path(name).stem: load(found[-1], name, manifest) for name in manifest["files"]}
         state.engine.load(kinds)
         for half_life in state.ema.averages:
@@ -144,13 +152,16 @@ def read_manifest(checkpoint: Path) -> dict[str, object]:
     path = checkpoint / "manifest.json"
     try:
         manifest = json.loads(path.read_text())
-    except (FileNotFoundError, json.JSONDecodeError) as error:
+    except (FileNotFoundError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"{checkpoint} is no whole checkpoint: {path.name}: {error}") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise ValueError(f"{path} is no manifest of format {FORMAT}, the one that this version reads")
-    absent = [field for field in ("images", "cursor", "files") if field not in manifest]
+    for field, kind in FIELDS.items():
+        if not isinstance(manifest.get(field), kind):
+            raise ValueError(f"{path}: {field} must be of the type {kind.__name__}, got {manifest.get(field)!r}")
+    absent = [name for name in NEEDED if name not in manifest["files"]]
     if absent:
-        raise ValueError(f"{path} lacks {', '.join(absent)}")
+        raise ValueError(f"{path} lists no {', '.join(absent)}")
     return manifest
 
 

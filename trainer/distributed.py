@@ -18,11 +18,12 @@ class World:
     @classmethod
     def from_environment(cls) -> World:
         """The world that torchrun or srun describes. Raises ValueError for more than one process."""
-        size = int(os.environ.get("WORLD_SIZE", "1"))
-        if size > 1:
-            raise ValueError(
-                f"engine=local trains in one process, but WORLD_SIZE is {size}; start it without torchrun"
-            )
+        for variable in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS"):
+            size = os.environ.get(variable, "1")
+            if size != "1":
+                raise ValueError(
+                    f"engine=local trains in one process, but {variable} is {size}; start one process"
+                )
         return cls()
 
     @property

@@ -18,12 +18,7 @@ class Ema:
     """
 
     def __init__(self, shards: Mapping[str, Tensor], half_lives: Sequence[float]) -> None:
-        if not half_lives or any(half_life <= 0 for half_life in half_lives):
-            raise ValueError(
-                f"ema.half_lives must be one or more positive numbers of images, got {list(half_lives)}"
-            )
-        if len(set(half_lives)) < len(half_lives):
-            raise ValueError(f"ema.half_lives must differ from each other, got {list(half_lives)}")
+        check_half_lives(half_lives)
         self.weights = runs(shards.values())
         self.averages = {half_life: [run.clone() for run in self.weights] for half_life in half_lives}
         self._named = {half_life: named_like(shards, average) for half_life, average in self.averages.items()}
@@ -40,6 +35,14 @@ class Ema:
         if chosen not in self.averages:
             raise ValueError(f"ema.half_lives has no {chosen}; it has {list(self.averages)}")
         return self._named[chosen]
+
+
+def check_half_lives(half_lives: Sequence[float]) -> None:
+    """Raises ValueError where these cannot be half-lives."""
+    if not half_lives or not all(half_life > 0 for half_life in half_lives):
+        raise ValueError(f"ema.half_lives must be one or more positive numbers of images, got {list(half_lives)}")
+    if len(set(half_lives)) < len(half_lives):
+        raise ValueError(f"ema.half_lives must differ from each other, got {list(half_lives)}")
 
 
 def runs(tensors: Iterable[Tensor]) -> list[Tensor]:

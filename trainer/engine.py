@@ -21,7 +21,10 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class Precision(Enum):
-    """The type in which the network computes; weights, moments and averages are fp32 in either."""
+    """The type in which the network computes; weights, moments and averages are fp32 in either.
+
+    fp32 is fp32 on an accelerator too: TF32, which torch allows convolutions by default, is switched off.
+    """
 
     fp32 = "fp32"
     bf16 = "bf16"
@@ -101,6 +104,7 @@ class LocalEngine(Engine):
     ) -> None:
         self.device, self.accumulation = device, config.accumulation
         self.clip_norm, self.autocast = config.clip_norm, config.precision is Precision.bf16
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
         self.network = initialized(network, seed, device).train()
         flatten(self.network)
         if config.checkpoint_activations:

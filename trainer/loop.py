@@ -35,8 +35,8 @@ def train(run: Run, world: World, asked_to_leave: Callable[[], bool]) -> Outcome
     data = DataStream(run.data, run.run.seed)
     engine = run.engine.build(run.build_network, run.optimizer, run.run.seed, world)
     diffusion = Diffusion(run.process, run.parameterization, network=engine)
-    checkpoints = Checkpoints(run.checkpoints(), keep=run.run.keep)
-    state = checkpoints.restore(TrainState(engine, Ema(engine.shards(), run.ema.half_lives)))
+    ema, checkpoints = Ema(engine.shards(), run.ema.half_lives), Checkpoints(run.checkpoints(), run.run.keep)
+    state = checkpoints.restore(TrainState(engine, ema, data.shards.fingerprint))
     if state.images >= run.run.images:
         return Outcome.FINISHED
     probes, save_every = [SampleGrid(run)], Every(run.run.save_every)
@@ -49,15 +49,16 @@ def train(run: Run, world: World, asked_to_leave: Callable[[], bool]) -> Outcome
             report = train_step(engine, diffusion, run.objective, batch, lr, run.run.seed)
             state.advance(batch)
             state.ema.update(batch.global_size)
-            monitor.record(report, state.images, batch.global_size, batches.waiting_seconds)
-            for probe in probes:
-                if probe.every.due(state.images, batch.global_size):
-                    with engine.lend(state.ema.shards()):
-                        probe(diffusion, monitor, state.images)
+            monitor.record(report, state.images, batch.global_size, batches.waiting_seconds, batches.skipped)
             finished, leaving = state.images >= run.run.images, world.agree(asked_to_leave())
             if finished or leaving or save_every.due(state.images, batch.global_size):
                 monitor.look()
-                monitor.note(f"saved {checkpoints.save(state)}")
+                with monitor.aside():
+                    monitor.note(f"saved {checkpoints.save(state)}")
+            for probe in probes:
+                if probe.every.due(state.images, batch.global_size) and not leaving:
+                    with monitor.aside(), engine.lend(state.ema.shards()):
+                        probe(diffusion, monitor, state.images)
             if finished or leaving:
                 break
     return Outcome.FINISHED if finished else Outcome.PREEMPTED
@@ -67,14 +68,14 @@ def train_step(
     engine: Engine, diffusion: Diffusion, objective: Objective, batch: Batch, lr: float, seed: int
 ) -> Report:
     """One step of Algorithm 1 (Ho et al. 2020), in as many micro-batches as the engine accumulates."""
-    x_0 = to_unit(batch.x.to(engine.device, non_blocking=True))
-    noise = Noise(seed, batch.index.to(engine.device, non_blocking=True))
+    x_0, noise = to_unit(batch.x.to(engine.device)), Noise(seed, batch.index.to(engine.device))
+    condition = None if batch.condition is None else batch.condition.to(engine.device)
     terms, size = [], len(x_0) // engine.accumulation
     for number in range(engine.accumulation):
         rows = slice(number * size, (number + 1) * size)
-        condition = None if batch.condition is None else batch.condition[rows].to(engine.device)
         seed_dropout(seed, batch.cursor, number)
-        terms.append(objective(diffusion, x_0[rows], noise[rows], condition))
+        given = None if condition is None else condition[rows]
+        terms.append(objective(diffusion, x_0[rows], noise[rows], given))
         engine.backward(terms[-1].loss.sum() / len(x_0), last=number == engine.accumulation - 1)
     norm = engine.step(lr)
     joined = Terms(torch.cat([term.loss.detach() for term in terms]), torch.cat([term.t for term in terms]))

@@ -7,6 +7,8 @@ import math
 import resource
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
@@ -34,7 +36,7 @@ class Report:
     learning_rate: float
 
 
-class Moments:
+class Tally:
     """Sums over the steps since the last look, on the device, so that no step waits for the host."""
 
     def __init__(self, steps: int, device: torch.device) -> None:
@@ -75,9 +77,9 @@ class Monitor:
     def __init__(self, run: Run, world: World, images: int, device: torch.device) -> None:
         self.every = Every(run.run.log_every)
         self.budget, self.device = run.run.images, device
-        self.moments = Moments(run.process.steps, device)
+        self.tally = Tally(run.process.steps, device)
         self.is_main = world.is_main
-        self.latest = images, 0.0, 0.0
+        self.latest = images, 0.0, 0.0, 0
         self.started = self.seen = images
         self.clock, self.waited = time.monotonic(), 0.0
         if self.is_main:
@@ -90,10 +92,10 @@ class Monitor:
             if config.exists():
                 self.writer.add_text("config", f"```yaml\n{config.read_text()}```", images)
 
-    def record(self, report: Report, images: int, batch: int, waited: float) -> None:
-        """A step has been made; `waited`: the seconds that the loop has waited for data, in all."""
-        self.moments.add(report.terms, report.gradient_norm)
-        self.latest = images, report.learning_rate, waited
+    def record(self, report: Report, images: int, batch: int, waited: float, skipped: int = 0) -> None:
+        """A step has been made. waited: seconds of waiting for data; skipped: samples passed over; both in all."""
+        self.tally.add(report.terms, report.gradient_norm)
+        self.latest = images, report.learning_rate, waited, skipped
         if self.every.due(images, batch):
             self.look()
 
@@ -103,16 +105,17 @@ class Monitor:
         Raises FloatingPointError where the loss or a gradient was not finite; a checkpoint that is saved after a
         look therefore holds finite weights.
         """
-        if not self.moments.steps:
+        if not self.tally.steps:
             return
-        images, learning_rate, waited = self.latest
-        scalars = self.moments.scalars()
+        images, learning_rate, waited, skipped = self.latest
+        scalars = self.tally.scalars()
         now = time.monotonic()
         seconds = now - self.clock
         scalars |= {
             "learning_rate": learning_rate,
             "speed/images_per_second": (images - self.seen) / seconds,
             "speed/waiting_for_data": (waited - self.waited) / seconds,
+            "data/skipped": skipped,
             "memory/gigabytes": memory_gigabytes(self.device),
         }
         self.clock, self.waited, self.seen = now, waited, images
@@ -123,10 +126,15 @@ class Monitor:
                     "command resumes from the last checkpoint, where a smaller optimizer.learning_rate may help"
                 )
         if self.is_main:
-            for tag, value in scalars.items():
-                self.writer.add_scalar(tag, value, images)
-            self.writer.flush()
-            self._tell(scalars, images)
+            try:
+                for tag, value in scalars.items():
+                    self.writer.add_scalar(tag, value, images)
+                self.writer.flush()
+                self._tell(scalars, images)
+            except OSError as error:
+                raise OSError(
+                    f"could not write the scalars and the log in {self.writer.log_dir}: {error}"
+                ) from error
 
     def _tell(self, scalars: dict[str, float], images: int) -> None:
         rate, waiting = scalars["speed/images_per_second"], scalars["speed/waiting_for_data"]
@@ -135,6 +143,8 @@ class Monitor:
             f"{images}/{self.budget} images  loss {scalars['loss']:.4f}  gradient {scalars['gradient_norm']:.3f}  "
             f"{rate:.0f} img/s  waiting {waiting:.1%}  left {left}"
         )
+        if scalars["data/skipped"]:
+            line += f"  skipped {scalars['data/skipped']}"
         self.bar.set_postfix(loss=f"{scalars['loss']:.4f}", refresh=False)
         self.bar.update(images - self.bar.n)
         self.note(line, also_terminal=self.bar.disable)
@@ -146,6 +156,15 @@ class Monitor:
             if also_terminal:
                 self.bar.write(line, file=sys.stdout)
                 sys.stdout.flush()
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """What is done within it, saving or drawing, does not count as training time."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self.clock += time.monotonic() - start
 
     def picture(self, tag: str, image: UInt8[Tensor, "3 H W"], images: int) -> None:
         """A picture for TensorBoard."""
@@ -160,9 +179,11 @@ class Monitor:
     ) -> None:
         if self.is_main:
             self.bar.close()
-            self.writer.close()
             logging.getLogger().removeHandler(self.file)
-            self.file.close()
+            # A disk that is full fails here again; the first error is the one to tell.
+            with suppress(OSError) if error else nullcontext():
+                self.writer.close()
+                self.file.close()
 
 
 def memory_gigabytes(device: torch.device) -> float:

@@ -11,8 +11,9 @@ from torch import nn
 
 @dataclass
 class OptimizerConfig:
-    """Adam (Kingma & Ba 2015), with decoupled weight decay where there is any (AdamW).
+    """Adam (Kingma & Ba 2015).
 
+    decoupled: weight decay shrinks the weights (AdamW, Loshchilov & Hutter 2019), or else adds to the gradient.
     learning_rate: after the warm-up. warmup_images: images over which it rises linearly from 0.
     """
 
@@ -21,6 +22,7 @@ class OptimizerConfig:
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
     epsilon: float = 1e-8
     weight_decay: float = 0.0
+    decoupled: bool = True
 
     def __post_init__(self) -> None:
         self.betas = list(self.betas)
@@ -31,10 +33,11 @@ class OptimizerConfig:
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"optimizer.betas must be two numbers in [0, 1), got {self.betas}")
 
-    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.AdamW:
+    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Adam:
         """The optimizer, fused: one pass over memory, which also divides the gradients by `grad_scale`."""
         first, second = self.betas
-        return torch.optim.AdamW(
+        kind = torch.optim.AdamW if self.decoupled else torch.optim.Adam
+        return kind(
             parameters,
             lr=self.learning_rate,
             betas=(first, second),

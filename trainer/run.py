@@ -13,6 +13,7 @@ from models.objectives import Objective, SimpleLoss
 from models.parameterizations import Epsilon, Parameterization
 from models.processes import GaussianProcess
 from models.samplers import Ancestral, Ddim, Sampler
+from trainer.ema import check_half_lives
 from trainer.engine import EngineConfig
 from trainer.optimizers import OptimizerConfig
 
@@ -46,6 +47,7 @@ class EmaConfig:
 
     def __post_init__(self) -> None:
         self.half_lives = list(self.half_lives)
+        check_half_lives(self.half_lives)
 
 
 @dataclass
@@ -78,6 +80,14 @@ class Run:
     ema: EmaConfig = field(default_factory=EmaConfig)
     sampler: Sampler = field(default_factory=Ancestral)
     preview: PreviewConfig = field(default_factory=PreviewConfig)
+
+    def __post_init__(self) -> None:
+        # Now, not at the first preview, which may be hours away.
+        for name, sampler in {"sampler": self.sampler, "preview.sampler": self.preview.sampler}.items():
+            if sampler.steps > self.process.steps and (name == "sampler" or self.preview.every):
+                raise ValueError(
+                    f"{name}.steps must be at most process.steps={self.process.steps}, got {sampler.steps}"
+                )
 
     @property
     def directory(self) -> Path:

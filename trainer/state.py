@@ -14,10 +14,12 @@ class TrainState:
     """All that training changes. Everything else is a pure function of it and the config.
 
     images: seen so far, by which progress is counted. cursor: the position in the endless stream of data.
+    data: the fingerprint of the shards that the cursor counts in.
     """
 
     engine: Engine
     ema: Ema
+    data: str = ""
     images: int = 0
     cursor: int = 0
 

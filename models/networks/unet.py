@@ -30,6 +30,8 @@ class UNetConfig:
 
     def __post_init__(self) -> None:
         self.multipliers, self.attention = list(self.multipliers), list(self.attention)
+        if self.groups < 1:
+            raise ValueError(f"network.groups must be at least 1, got {self.groups}")
         widths = [self.channels * m for m in self.multipliers]
         if not widths or any(width < 1 or width % self.groups for width in widths):
             raise ValueError(

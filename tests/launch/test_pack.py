@@ -44,7 +44,8 @@ def test_a_folder_is_packed_and_trained_on(images, tmp_path):
 
 @pytest.mark.parametrize(("source", "resolution", "parts"), [("digits", 8, 2), ("photographs", 32, 2)])
 def test_the_sources_with_real_images_make_a_train_and_a_test_part(tmp_path, source, resolution, parts):
-    opened("pack", f"source={source}", f"out={tmp_path}", "count=20")
+    more = ["count=20"] if source == "photographs" else []
+    opened("pack", f"source={source}", f"out={tmp_path}", *more)
     assert len(list(tmp_path.glob("*/manifest.json"))) == parts
     channels = 1 if source == "digits" else 3
     config = DataConfig(shards=str(tmp_path / "test"), resolution=resolution, channels=channels, batch=2)
@@ -59,6 +60,8 @@ def test_the_sources_with_real_images_make_a_train_and_a_test_part(tmp_path, sou
         (["source=folder", "path=nowhere", "out=x"], "there is no folder nowhere"),
         (["source=lsum", "out=x"], "source"),
         (["source=digits"], "out must be given"),
+        (["source=digits", "out=x", "resolution=32"], "source=digits takes no resolution"),
+        (["source=photographs", "out=x", "channels=1"], "source=photographs takes no channels"),
     ],
 )
 def test_bad_input_is_refused_by_name(arguments, said):

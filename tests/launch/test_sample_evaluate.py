@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,9 @@ def test_seeds_averages_checkpoints_and_samplers_can_be_chosen(finished, drawn, 
         (["half_life=7"], "no average with the half-life 7"),
         (["sampler=ddim", "sampler.steps=21"], "at most the process's 20 steps"),
         (["batch=0"], "batch must be at least 1"),
+        (["count=0"], "count must be at least 1"),
+        (["start=-2"], "start at least 0"),
+        (["sampler.eta=1"], "has no such field"),
     ],
 )
 def test_what_is_not_there_is_named(finished, tmp_path, arguments, said):
@@ -70,7 +74,28 @@ def test_evaluate_prints_one_json_object_last_with_floor_and_ceiling(finished, d
     assert 0 < score["floor_held_out_real"] < score["samples"] < 2 * score["ceiling_noise"]
     assert score["features_accuracy_on_held_out"] > 0.9
     assert score["images"] == 355
-    assert json.loads((finished / "metrics" / "000000000320.json").read_text()) == score
+    assert score["perfect_sampler_std"] < score["perfect_sampler_mean"] < score["samples"]
+    assert score in [json.loads(path.read_text()) for path in (finished / "metrics").glob("000000000320-*.json")]
+
+
+def test_the_runs_own_sampler_can_be_changed_in_part(finished, tmp_path):
+    opened("sample", f"run.directory={finished}", "count=1", "sampler.steps=4", f"out={tmp_path}")
+    assert json.loads((tmp_path / "provenance.json").read_text())["sampler"] == "Ancestral(steps=4, clip=True)"
+
+
+def test_a_folder_never_mixes_images_of_unlike_choices(finished, tmp_path):
+    opened("sample", f"run.directory={finished}", "count=1", f"out={tmp_path}")
+    opened("sample", f"run.directory={finished}", "count=1", "start=1", f"out={tmp_path}")
+    text = opened("sample", f"run.directory={finished}", "count=1", "seed=9", f"out={tmp_path}", status=1)
+    assert "holds images of another seed: 0, not 9" in text
+
+
+def test_a_run_that_was_moved_is_the_one_that_is_drawn_from(finished, drawn, tmp_path):
+    moved = tmp_path / "moved"
+    shutil.copytree(finished, moved)
+    opened("sample", f"run.directory={moved}", "count=1")
+    picture = moved / "samples" / "000000000320" / "000000.png"
+    assert np.array_equal(np.asarray(Image.open(picture)), pictures(drawn)["000000.png"])
 
 
 def test_evaluate_refuses_shards_without_classes_or_too_many_images(finished, digits):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.launch.doors import SMALL, opened
+from data_pipeline.index import ShardIndex
+from tests.launch.doors import ENVIRONMENT, SMALL, opened
 
 
 def refused(digits: Path, directory: Path, *more: str) -> str:
@@ -55,6 +57,10 @@ def test_a_wrong_key_type_or_choice_is_named(digits, tmp_path, argument, said):
         (["process/schedule=reciprocal"], "alpha-bar"),
         (["ema.half_lives=[]"], "ema.half_lives"),
         (["~run.directory"], "run.directory"),
+        (["ema.half_lives=[nan]"], "ema.half_lives"),
+        (["network.groups=0"], "network.groups must be at least 1"),
+        (["sampler.steps=21"], "sampler.steps must be at most process.steps=20, got 21"),
+        (["preview.every=32"], "preview.sampler.steps must be at most process.steps=20, got 50"),
     ],
 )
 def test_bad_input_is_one_clear_line_and_status_1(digits, tmp_path, arguments, said):
@@ -67,6 +73,45 @@ def test_a_run_directory_of_another_config_says_which_fields_differ(digits, fini
     text = refused(digits, finished, "optimizer.learning_rate=0.5", "parameterization=velocity")
     assert "optimizer.learning_rate: 0.001 there, 0.5 here" in text
     assert "choices.parameterization: epsilon there, velocity here" in text
+
+
+def test_a_command_that_failed_leaves_the_directory_to_the_corrected_one(digits, tmp_path):
+    refused(digits, tmp_path, "data.shards=nowhere", "run.images=16", "run.seed=5")
+    text = opened("train", *SMALL, f"data.shards={digits}/train", f"run.directory={tmp_path}", "run.images=16")
+    assert "finished: 16 images seen" in text
+
+
+def test_a_run_and_its_data_may_be_moved_but_not_changed(digits, finished, tmp_path):
+    moved, elsewhere = tmp_path / "moved", tmp_path / "elsewhere"
+    shutil.copytree(finished, moved)
+    shutil.copytree(digits / "train", elsewhere)
+    resumed = [*SMALL, f"run.directory={moved}", "run.images=336"]
+    assert "finished: 336 images seen" in opened("train", *resumed, f"data.shards={elsewhere}")
+    text = opened("train", *resumed, f"data.shards={digits}/test", status=1)
+    assert "was trained on other shards" in text
+
+
+@pytest.mark.parametrize("variable", ["WORLD_SIZE", "SLURM_STEP_NUM_TASKS"])
+def test_several_processes_are_refused(digits, tmp_path, monkeypatch, variable):
+    monkeypatch.setitem(ENVIRONMENT, variable, "4")
+    assert f"{variable} is 4" in refused(digits, tmp_path)
+
+
+def test_skipped_images_are_counted(digits, tmp_path):
+    """One PNG among the digits is overwritten in place; skipping, the run ends and says how often it was met."""
+    shards = tmp_path / "shards"
+    shutil.copytree(digits / "train", shards)
+    member = ShardIndex.read(shards / "shard-000000.tar").member(0, "png")
+    with (shards / "shard-000000.tar").open("r+b") as tar:
+        tar.seek(member.offset)
+        tar.write(b"\0" * member.size)
+    arguments = [*SMALL, f"data.shards={shards}", "run.images=1600", "run.log_every=1600"]
+    text = opened("train", *arguments, f"run.directory={tmp_path / 'raise'}", status=1)
+    assert f"key {member.key!r}, png at bytes {member.offset}:{member.offset + member.size}" in text
+    opened("train", *arguments, f"run.directory={tmp_path / 'skip'}", "data.on_error=skip")
+    assert "skipped" in (tmp_path / "skip" / "train.log").read_text()
+    events = EventAccumulator(str(tmp_path / "skip")).Reload()
+    assert events.Scalars("data/skipped")[-1].value >= 1
 
 
 def test_the_run_directory_holds_what_the_documentation_says(finished):

@@ -94,7 +94,7 @@ def test_a_sample_draws_the_same_bits_in_any_batch(samples, shape, size):
     whole = Noise(3, torch.tensor(samples))
     for draw in (
         lambda noise: noise.normal(Purpose.EPSILON, shape, step=5),
-        lambda noise: noise.uniform(Purpose.DROPOUT, shape),
+        lambda noise: noise.uniform(Purpose.REVERSE, shape),
         lambda noise: noise.integers(Purpose.TIME, 1000),
     ):
         parts = [draw(whole[slice(start, start + size)]) for start in range(0, len(samples), size)]

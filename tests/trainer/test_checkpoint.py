@@ -154,11 +154,20 @@ def test_another_format_is_refused(checkpoints):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [("[]", "no manifest"), ('{"format": 1}', "lacks images, cursor, files")]
+    ("content", "said"), [("[]", "no manifest"), ('{"format": 1}', "images must be of the type int, got None")]
 )
 def test_a_manifest_of_another_shape_is_refused(checkpoints, content, said):
     (checkpoints.save(tiny.state()) / "manifest.json").write_text(content)
     with pytest.raises(ValueError, match=said):
+        checkpoints.restore(tiny.state())
+
+
+def test_a_manifest_that_lists_too_little_is_refused(checkpoints):
+    path = checkpoints.save(tiny.state()) / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["files"]["exp_avg.safetensors"]
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match=r"lists no exp_avg\.safetensors"):
         checkpoints.restore(tiny.state())
 
 

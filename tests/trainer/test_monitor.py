@@ -17,7 +17,7 @@ from tests.trainer import tiny
 from tests.trainer.no_sync import HostWaited, no_sync
 from trainer.distributed import World
 from trainer.loop import train_step
-from trainer.monitor import Moments, Monitor, Report
+from trainer.monitor import Monitor, Report, Tally
 from trainer.run import Run, RunConfig
 
 
@@ -30,7 +30,7 @@ def terms(loss: list[float], t: list[int]) -> Terms:
     some.lists(some.lists(some.tuples(some.floats(0, 10, width=32), some.floats(0, 1)), min_size=1), min_size=1),
 )
 def test_means_are_numpys_in_all_and_by_quarter(steps, batches):
-    moments = Moments(steps, tiny.CPU)
+    moments = Tally(steps, tiny.CPU)
     losses, times, norms = [], [], []
     for number, batch in enumerate(batches):
         loss, t = [loss for loss, _ in batch], [1 + min(int(share * steps), steps - 1) for _, share in batch]
@@ -48,7 +48,7 @@ def test_means_are_numpys_in_all_and_by_quarter(steps, batches):
 
 
 def test_a_look_clears_the_sums():
-    moments = Moments(1000, tiny.CPU)
+    moments = Tally(1000, tiny.CPU)
     moments.add(terms([100.0, 200.0], [1, 1000]), torch.tensor(50.0))
     moments.scalars()
     moments.add(terms([1.0], [500]), torch.tensor(2.0))
@@ -101,7 +101,7 @@ def test_a_gradient_that_is_no_number_stops_the_run_before_it_saves(run):
 
 
 def test_an_infinite_loss_stays_in_its_own_quarter():
-    moments = Moments(1000, tiny.CPU)
+    moments = Tally(1000, tiny.CPU)
     moments.add(terms([math.inf, 2.0], [1, 1000]), torch.tensor(1.0))
     scalars = moments.scalars()
     assert (scalars["loss_by_t/quarter_1"], scalars["loss_by_t/quarter_4"]) == (math.inf, 2.0)

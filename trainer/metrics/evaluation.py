@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
-from jaxtyping import Int64, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from data_pipeline.config import DataConfig
+from data_pipeline.config import DataConfig, OnError
 from data_pipeline.dataset import Dataset
+from data_pipeline.decode import UndecodableImage
 from data_pipeline.shards import ShardSet
 from models.noise import Noise, Purpose
 from models.pixels import to_bytes
@@ -19,7 +21,8 @@ from trainer.metrics.classifier import Classifier, accuracy, train_classifier
 from trainer.metrics.frechet import frechet_distance
 from trainer.metrics.moments import Moments
 
-FEATURES = "first dense layer of a small convolutional classifier trained on the reference's labels (seed 0)"
+DRAWS = 50
+DESCRIPTION = "first dense layer of a small convolutional classifier trained on the reference's labels (seed 0)"
 
 
 @dataclass(frozen=True)
@@ -33,11 +36,17 @@ class LabelledImages:
     def read(cls, config: DataConfig, shards: str) -> LabelledImages:
         """Raises ValueError where shards are missing or a sample has no class or does not decode or fit."""
         dataset = Dataset(ShardSet.open(shards), replace(config, shards=shards))
-        numbers = range(dataset.shards.size)
-        images = torch.from_numpy(np.stack([dataset.image(number, 0) for number in numbers]))
-        labels = torch.tensor([dataset.label(number) for number in numbers])
+        images, labels = [], []
+        for number in range(dataset.shards.size):
+            try:
+                images.append(dataset.image(number, 0))
+            except UndecodableImage:
+                if config.on_error is OnError.skip:
+                    continue
+                raise
+            labels.append(dataset.label(number))
         dataset.close()
-        return cls(images, labels)
+        return cls(torch.from_numpy(np.stack(images)), torch.tensor(labels))
 
 
 @dataclass(frozen=True)
@@ -49,17 +58,34 @@ class Yardstick:
 
     @classmethod
     def of(cls, reference: LabelledImages) -> Yardstick:
-        """Trains the classifier; the same each time."""
+        """Trains the classifier; the same each time. Raises ValueError where there is nothing to tell apart."""
+        if len(reference.labels.unique()) < 2:
+            raise ValueError("the reference has one class; its features need a classifier of two or more")
         return cls(reference, train_classifier(reference.images, reference.labels))
 
     def distance(self, images: UInt8[Tensor, "N C H W"]) -> float:
         """The Fréchet distance from the reference."""
-        return frechet_distance(self.moments(self.reference.images), self.moments(images))
+        return frechet_distance(self.of_reference, Moments.of(self.features(images)))
+
+    def distance_of_draw(self, count: int, generator: torch.Generator) -> float:
+        """The distance of `count` independent draws, with replacement, of the reference's own images."""
+        rows = torch.randint(len(self.reference.images), (count,), generator=generator)
+        return frechet_distance(self.of_reference, Moments.of(self.reference_features[rows]))
+
+    @cached_property
+    def reference_features(self) -> Float[Tensor, "N D"]:
+        """The features of the reference."""
+        return self.features(self.reference.images)
+
+    @cached_property
+    def of_reference(self) -> Moments:
+        """The moments of the reference's features."""
+        return Moments.of(self.reference_features)
 
     @torch.no_grad()
-    def moments(self, images: UInt8[Tensor, "N C H W"]) -> Moments:
-        """The moments of the images' features."""
-        return Moments.of(self.classifier.features(images))
+    def features(self, images: UInt8[Tensor, "N C H W"]) -> Float[Tensor, "N D"]:
+        """The images' features, a thousand at a time."""
+        return torch.cat([self.classifier.features(part) for part in images.split(1000)])
 
 
 def evaluate(
@@ -67,8 +93,10 @@ def evaluate(
 ) -> dict[str, object]:
     """Scores `count` generated images (0: as many as are held out), and as many held-out ones and noise images.
 
-    The three are of equal number because the distance is biased upwards by few samples, and equally so. `generate`
-    is called with the count once the reference has been read, so that bad input costs no sampling.
+    The distance is biased upwards by few samples, so all are scored in equal number. The held-out images may be a
+    stratified split and so nearer to the reference than independent draws can be; what a perfect sampler would
+    score, and how widely that scatters, is measured on draws of the reference itself. `generate` is called
+    with the count once the reference has been read, so that bad input costs no sampling.
     """
     yardstick = Yardstick.of(LabelledImages.read(config, config.shards))
     real = LabelledImages.read(config, held_out)
@@ -76,15 +104,20 @@ def evaluate(
     if not 2 <= count <= len(real.images):
         raise ValueError(f"count must lie in 2 .. {len(real.images)}, the held-out images there are, got {count}")
     samples = generate(count)
+    drawn = torch.Generator().manual_seed(0)
+    chosen = torch.randperm(len(real.images), generator=drawn)[:count]
+    perfect = torch.tensor([yardstick.distance_of_draw(count, drawn) for _ in range(DRAWS)])
     noise = Noise(0, torch.arange(count)).normal(Purpose.PRIOR, tuple(samples.shape[1:]))
     return {
         "metric": "Fréchet distance (not FID)",
-        "features": FEATURES,
+        "features": DESCRIPTION,
         "features_accuracy_on_held_out": accuracy(yardstick.classifier, real.images, real.labels),
         "reference": config.shards,
         "reference_images": len(yardstick.reference.images),
         "images": count,
         "samples": yardstick.distance(samples),
-        "floor_held_out_real": yardstick.distance(real.images[:count]),
+        "perfect_sampler_mean": float(perfect.mean()),
+        "perfect_sampler_std": float(perfect.std()),
+        "floor_held_out_real": yardstick.distance(real.images[chosen]),
         "ceiling_noise": yardstick.distance(to_bytes(noise)),
     }
