@@ -53,6 +53,7 @@ def test_what_may_change_on_resumption_may_change(tmp_path):
 def test_what_is_computed_may_not(tmp_path):
     config = composed(f"run.directory={tmp_path}")
     keep_config(config, to_value(config))
+    (tmp_path / "checkpoints" / "000000000064").mkdir(parents=True)
     for change in ("run.seed=1", "data.batch=128", "process/schedule=cosine", "ema.half_lives=[1]"):
         other = composed(f"run.directory={tmp_path}", change)
         with pytest.raises(ValueError, match="another run, which differs in"):
