@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from models.distributions import Gaussian
@@ -14,15 +14,28 @@ from models.parameterizations import Parameterization
 from models.processes import GaussianProcess, Images, Time
 
 Condition = Tensor | None
-Network = Callable[[Images, Int64[Tensor, " B"], Condition], Images]
+Network = Callable[[Images, Int64[Tensor, " B"], Condition], Float[Tensor, "B O H W"]]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the network says of x_t.
+
+    output: what is trained towards the parameterization's target. x_0: the x̂_0 that it implies.
+    spread: the second half of the channels, which the variance is made of where that is learned.
+    """
+
+    output: Images
+    x_0: Images
+    spread: Images | None
 
 
 @dataclass(frozen=True)
 class Diffusion:
     """DPM and DDPM are choices of these three; none is a subclass.
 
-    network(x_t [B, C, H, W], t [B] in 1..T, condition) → output [B, C, H, W]: the engine while training, averaged
-    weights while sampling, a closed form in the tests.
+    network(x_t [B, C, H, W], t [B] in 1..T, condition) → output [B, C, H, W], or [B, 2 C, H, W] with a learned
+    variance: the engine while training, averaged weights while sampling, a closed form in the tests.
     """
 
     process: GaussianProcess
@@ -39,16 +52,35 @@ class Diffusion:
             )
 
     def output(self, x_t: Images, t: Time, condition: Condition = None) -> Images:
-        """The network's answer, in the type of x_t."""
+        """What the network is trained to say, in the type of x_t."""
+        return self.outputs(x_t, t, condition)[0]
+
+    def outputs(self, x_t: Images, t: Time, condition: Condition = None) -> tuple[Images, Images | None]:
+        """The network's answer: the output, and what it says of the variance where that is learned."""
         times = torch.full((len(x_t),), t, device=x_t.device) if isinstance(t, int) else t
-        return self.network(x_t, times, condition).to(x_t.dtype)
+        said = self.network(x_t, times, condition).to(x_t.dtype)
+        channels, outputs = x_t.shape[1], self.parameterization.outputs
+        if said.shape[1] != outputs * channels:
+            raise ValueError(
+                f"parameterization.variance={self.parameterization.variance.name} needs a network that gives "
+                f"{outputs * channels} channels for images of {channels}, got {said.shape[1]}"
+            )
+        return said[:, :channels], said[:, channels:] if outputs == 2 else None
+
+    def predict(self, x_t: Images, t: Time, condition: Condition = None, clip: bool = False) -> Prediction:
+        """All that one call of the network says of x_t; `clip` holds x̂_0 within [-1, 1], where pixels lie."""
+        output, spread = self.outputs(x_t, t, condition)
+        x_0 = self.parameterization.x_0(self.process, output, x_t, t)
+        return Prediction(output, x_0.clamp(-1, 1) if clip else x_0, spread)
 
     def x_0(self, x_t: Images, t: Time, condition: Condition = None, clip: bool = False) -> Images:
-        """x̂_0(x_t); `clip` holds it within [-1, 1], where pixels lie."""
-        x_0 = self.parameterization.x_0(self.process, self.output(x_t, t, condition), x_t, t)
-        return x_0.clamp(-1, 1) if clip else x_0
+        """x̂_0(x_t)."""
+        return self.predict(x_t, t, condition, clip).x_0
 
     def reverse(self, x_t: Images, t: Time, s: Time, condition: Condition = None, clip: bool = False) -> Gaussian:
         """p(x_s | x_t) (Ho et al. 2020, Eq. 1)."""
-        x_0 = self.x_0(x_t, t, condition, clip)
-        return self.parameterization.reverse(self.process, x_t, x_0, t, s)
+        return self.reverse_given(self.predict(x_t, t, condition, clip), x_t, t, s)
+
+    def reverse_given(self, said: Prediction, x_t: Images, t: Time, s: Time) -> Gaussian:
+        """p(x_s | x_t), where the network has already been asked."""
+        return self.parameterization.reverse(self.process, x_t, said.x_0, t, s, said.spread)

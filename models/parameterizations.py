@@ -6,15 +6,27 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import Enum
 
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
 from models.distributions import Gaussian
 from models.processes import GaussianProcess, Images, Time, per_image
 
 
 class Variance(Enum):
-    """The variance of p(x_{t-1} | x_t), where it is not learned (Ho et al. 2020, section 3.2)."""
+    """The variance of p(x_{t-1} | x_t) (Ho et al. 2020, section 3.2)."""
 
     small = "small"  # beta~_t, that of the posterior: right where the data is one point
     large = "large"  # beta_t: right where the data is N(0, I)
+    learned = "learned"  # between the two, for each pixel, as the network's second half says
+
+
+class FirstVariance(Enum):
+    """The variance of p(x_0 | x_1), where `large` is ambiguous. No sampler draws from it; likelihoods need it."""
+
+    beta_tilde_2 = "beta_tilde_2"  # that of the step before: the official code, and so the paper's numbers
+    beta_1 = "beta_1"  # the paper's text
 
 
 @dataclass
@@ -22,6 +34,7 @@ class Parameterization(ABC):
     """The meaning of the network's output, and the variance of the reverse law."""
 
     variance: Variance = Variance.large
+    first_variance: FirstVariance = FirstVariance.beta_tilde_2
     divides_by_signal = False  # recovers x_0 through 1 / sqrt(alpha-bar_t), which must then not be 0
 
     @abstractmethod
@@ -32,12 +45,38 @@ class Parameterization(ABC):
     def x_0(self, process: GaussianProcess, output: Images, x_t: Images, t: Time) -> Images:
         """x̂_0, as the output implies it."""
 
-    def reverse(self, process: GaussianProcess, x_t: Images, x_0: Images, t: Time, s: Time) -> Gaussian:
-        """p(x_s | x_t): the posterior's mean with x̂_0 in place of x_0 (Ho et al. 2020, Eq. 11)."""
-        posterior = process.posterior(x_t, x_0, t, s)
-        if self.variance is Variance.small:
-            return posterior
-        return Gaussian(posterior.mean, process.transition(x_t, t, s).std)
+    @property
+    def outputs(self) -> int:
+        """How many channels the network must give for each channel of the images."""
+        return 2 if self.variance is Variance.learned else 1
+
+    def reverse(
+        self, process: GaussianProcess, x_t: Images, x_0: Images, t: Time, s: Time, spread: Images | None = None
+    ) -> Gaussian:
+        """p(x_s | x_t): the posterior's mean with x̂_0 in place of x_0 (Ho et al. 2020, Eq. 11).
+
+        spread: what the network says of the variance, where that is learned: -1 is beta~_t, 1 is beta_t.
+        """
+        mean = process.posterior(x_t, x_0, t, s).mean
+        small, large = self.stds(process, t, s)
+        if self.variance is not Variance.learned:
+            return Gaussian(mean, per_image(small if self.variance is Variance.small else large, x_t))
+        assert spread is not None, "a learned variance needs the network's second half"
+        # log sigma² = v log beta + (1 - v) log beta~ (Nichol & Dhariwal 2021, Eq. 15), v = (spread + 1) / 2
+        v = (spread + 1) / 2
+        return Gaussian(mean, torch.exp(v * per_image(large.log(), x_t) + (1 - v) * per_image(small.log(), x_t)))
+
+    def stds(
+        self, process: GaussianProcess, t: Time, s: Time
+    ) -> tuple[Float64[Tensor, "*B"], Float64[Tensor, "*B"]]:
+        """sqrt(beta~_t) and sqrt(beta_t). At s = 0, where beta~ is 0, it is beta~_2, as in the official code."""
+        small = process.posterior_coefficients(t, s)[2]
+        large = (1 - process.alpha_bar(t) / process.alpha_bar(s)).sqrt()
+        last = torch.as_tensor(s) == 0
+        first = process.posterior_coefficients(2, 1)[2] if process.steps > 1 else large
+        if self.variance is Variance.large and self.first_variance is FirstVariance.beta_tilde_2:
+            large = torch.where(last, first, large)
+        return torch.where(last, first, small), large
 
 
 @dataclass

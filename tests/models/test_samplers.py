@@ -67,7 +67,7 @@ def their_noise(monkeypatch):
 
 
 @CLIP
-@pytest.mark.parametrize("variance", list(Variance))
+@pytest.mark.parametrize("variance", list(VARIANCES))
 def test_every_ancestral_step_is_that_of_diffusers(variance, clip, their_noise):
     theirs, noise = DDPMScheduler(variance_type=VARIANCES[variance], clip_sample=clip), Noise(5, torch.arange(3))
     in_float64(theirs)
