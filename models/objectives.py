@@ -10,6 +10,7 @@ from torch import Tensor
 
 from models.diffusion import Condition, Diffusion
 from models.noise import Noise, Purpose
+from models.parameterizations import Variance
 from models.processes import Images
 
 
@@ -28,6 +29,8 @@ class Terms:
 class Objective(ABC):
     """Called with a diffusion, data x_0 in [-1, 1] and the noise of each image."""
 
+    variances = tuple(Variance)  # those that it can train; a subclass may name fewer
+
     @abstractmethod
     def __call__(self, diffusion: Diffusion, x_0: Images, noise: Noise, condition: Condition = None) -> Terms:
         """The terms of the batch."""
@@ -36,6 +39,8 @@ class Objective(ABC):
 @dataclass
 class SimpleLoss(Objective):
     """L_simple: the squared error of the network's output at a uniform t (Ho et al. 2020, Eq. 14, Algorithm 1)."""
+
+    variances = (Variance.small, Variance.large)
 
     def __call__(self, diffusion: Diffusion, x_0: Images, noise: Noise, condition: Condition = None) -> Terms:
         process = diffusion.process

@@ -88,6 +88,12 @@ class Run:
                 raise ValueError(
                     f"{name}.steps must be at most process.steps={self.process.steps}, got {sampler.steps}"
                 )
+        trained, variance = self.objective.variances, self.parameterization.variance
+        if variance not in trained:
+            raise ValueError(
+                f"objective={type(self.objective).__name__} trains with parameterization.variance="
+                f"{' or '.join(each.name for each in trained)}, got {variance.name}"
+            )
 
     @property
     def directory(self) -> Path:
@@ -101,7 +107,7 @@ class Run:
 
     def build_network(self) -> nn.Module:
         """The network, on torch's current device, not yet initialized."""
-        return self.network.build(self.data.channels, self.data.resolution)
+        return self.network.build(self.data.channels, self.data.resolution, self.parameterization.outputs)
 
     def checkpoints(self) -> Path:
         """Where its checkpoints lie."""
