@@ -32,6 +32,7 @@ class Purpose(IntEnum):
     PRIOR = 3
     REVERSE = 4
     INITIALIZATION = 5
+    TRACE = 9
 
 
 def philox(counter: Sequence[Int64[Tensor, "..."]], key: tuple[int, int]) -> list[Int64[Tensor, "..."]]:
