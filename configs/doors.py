@@ -57,18 +57,16 @@ class OwnSampler:
 
 
 @dataclass
-class GenerateConfig:
-    """What is drawn from a run's averaged weights.
+class RestoreConfig:
+    """A run's averaged weights, and how images go through them.
 
     checkpoint: the images it had seen, or 0 for the latest. half_life: of the average, or 0 for the run's first.
-    sampler: the run's own unless another is chosen. batch: how many images are drawn at once; it changes no image.
-    seed: of the images' noise.
+    batch: how many images are handled at once; it changes no image. seed: of the images' noise.
     """
 
     run: Directory = field(default_factory=Directory)
     checkpoint: int = 0
     half_life: float = 0.0
-    sampler: Any = "???"
     batch: int = 256
     seed: int = 0
     count: int = 0
@@ -77,6 +75,13 @@ class GenerateConfig:
         for name, least in (("checkpoint", 0), ("half_life", 0), ("batch", 1), ("count", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+
+
+@dataclass
+class GenerateConfig(RestoreConfig):
+    """sampler: the run's own unless another is chosen."""
+
+    sampler: Any = "???"
 
 
 @dataclass
@@ -98,3 +103,16 @@ class EvaluateConfig(GenerateConfig):
     """held_out: shards of real images that the run was not trained on. count: 0 for as many as those are."""
 
     held_out: str = "???"
+
+
+@dataclass
+class BitsConfig(RestoreConfig):
+    """shards: of the images whose likelihood is bounded. count: how many, in stored order; 0 for all.
+
+    clip: hold x̂_0 within [-1, 1], as the official code does. floor: the least probability of a pixel's value in
+    the decoder; 0 is exact, the official code has 1e-12.
+    """
+
+    shards: str = "???"
+    clip: bool = True
+    floor: float = 0.0

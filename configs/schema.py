@@ -9,12 +9,14 @@ from __future__ import annotations
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from configs.doors import EvaluateConfig, OwnSampler, PackConfig, SampleConfig
+from configs.doors import BitsConfig, EvaluateConfig, OwnSampler, PackConfig, SampleConfig
 from models.networks.unet import UNetConfig
 from models.objectives import SimpleLoss
 from models.parameterizations import Data, Epsilon, PosteriorMean, Velocity
 from models.samplers import Ancestral, Ddim
 from models.schedules import Constant, Cosine, Linear, Quadratic, Reciprocal, Sigmoid
+from models.solvers import DpmSolver2M, Heun
+from models.variational import Hybrid, VariationalBound
 from trainer.run import Run
 
 GROUPS: dict[str, dict[str, type]] = {
@@ -27,9 +29,9 @@ GROUPS: dict[str, dict[str, type]] = {
         "reciprocal": Reciprocal,
     },
     "parameterization": {"epsilon": Epsilon, "data": Data, "posterior_mean": PosteriorMean, "velocity": Velocity},
-    "objective": {"simple": SimpleLoss},
+    "objective": {"simple": SimpleLoss, "variational_bound": VariationalBound, "hybrid": Hybrid},
     "network": {"unet": UNetConfig},
-    "sampler": {"ancestral": Ancestral, "ddim": Ddim},
+    "sampler": {"ancestral": Ancestral, "ddim": Ddim, "heun": Heun, "dpm_solver_2m": DpmSolver2M},
 }
 
 # Where each group's choice lies in a configuration.
@@ -54,6 +56,7 @@ def register() -> None:
     store.store(name="pack_schema", node=PackConfig)
     store.store(name="sample_schema", node=SampleConfig)
     store.store(name="evaluate_schema", node=EvaluateConfig)
+    store.store(name="bits_schema", node=BitsConfig)
     for group, choices in GROUPS.items():
         for name, node in choices.items():
             store.store(group=group, name=name, node=node)

@@ -1,4 +1,4 @@
-"""A run, restored to be drawn from: what `launch.sample` and `launch.evaluate` have in common."""
+"""A run, restored to be drawn from: what the doors that look at trained weights have in common."""
 
 from __future__ import annotations
 
@@ -6,16 +6,38 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from configs.doors import GenerateConfig, OwnSampler
+from configs.doors import GenerateConfig, OwnSampler, RestoreConfig
 from configs.runs import load_run
+from models.diffusion import Diffusion
 from trainer.averaged import averaged_diffusion
 from trainer.checkpoint import Checkpoints
 from trainer.distributed import default_device
 from trainer.generator import Generator
 from trainer.run import Run
+
+
+@dataclass(frozen=True)
+class Averaged:
+    """A run at one of its checkpoints: the diffusion over one of its averages."""
+
+    run: Run
+    checkpoint: Path
+    half_life: float
+    diffusion: Diffusion
+    device: torch.device
+
+    @classmethod
+    def of(cls, chosen: RestoreConfig) -> Averaged:
+        """Raises ValueError where the run, the checkpoint or the average is not there."""
+        run = load_run(Path(chosen.run.directory))
+        checkpoint = Checkpoints(run.checkpoints()).at(chosen.checkpoint)
+        half_life = chosen.half_life or run.ema.half_lives[0]
+        device = default_device()
+        return cls(run, checkpoint, half_life, averaged_diffusion(run, checkpoint, half_life, device), device)
 
 
 @dataclass(frozen=True)
@@ -29,14 +51,12 @@ class Restored:
 
     @classmethod
     def of(cls, chosen: GenerateConfig) -> Restored:
-        """Raises ValueError where the run, the checkpoint or the average is not there."""
-        run = load_run(Path(chosen.run.directory))
-        checkpoint = Checkpoints(run.checkpoints()).at(chosen.checkpoint)
-        half_life = chosen.half_life or run.ema.half_lives[0]
-        sampler = chosen.sampler.over(run.sampler) if isinstance(chosen.sampler, OwnSampler) else chosen.sampler
-        device = default_device()
-        diffusion = averaged_diffusion(run, checkpoint, half_life, device)
-        return cls(run, checkpoint, Generator(diffusion, sampler, run.shape, chosen.seed, device), half_life)
+        """Raises ValueError as `Averaged.of` does, and for a field that the run's sampler does not have."""
+        of = Averaged.of(chosen)
+        own = isinstance(chosen.sampler, OwnSampler)
+        sampler = chosen.sampler.over(of.run.sampler) if own else chosen.sampler
+        generator = Generator(of.diffusion, sampler, of.run.shape, chosen.seed, of.device)
+        return cls(of.run, of.checkpoint, generator, of.half_life)
 
     def provenance(self) -> dict[str, object]:
         """Everything that its images are a function of."""

@@ -14,7 +14,7 @@ from trainer.run import Run
 
 
 class InferenceNetwork:
-    """A network with fixed weights, called as the engine is."""
+    """A network with fixed weights, called as the engine is, and with images of any precision."""
 
     def __init__(self, network: nn.Module, device: torch.device, precision: Precision) -> None:
         self.network = network.eval().requires_grad_(False)
@@ -23,7 +23,7 @@ class InferenceNetwork:
     @torch.no_grad()
     def __call__(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-            output: Tensor = self.network(x, t, condition)
+            output: Tensor = self.network(x.float(), t, condition)
         return output
 
 

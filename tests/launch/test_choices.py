@@ -8,6 +8,7 @@ from hydra import compose, initialize_config_module
 from configs.runs import choices, keep_config, load_run, to_value
 from configs.schema import GROUPS, PLACES, register
 
+NEEDS = {"reciprocal": ["parameterization=data"], "hybrid": ["parameterization.variance=learned"]}
 VARIANTS = [(place, name) for place, group in PLACES.items() for name in GROUPS[group]]
 
 
@@ -25,8 +26,7 @@ def override(place: str, name: str) -> str:
 
 @pytest.mark.parametrize(("place", "name"), VARIANTS)
 def test_a_variant_is_chosen_and_remembered(tmp_path, place, name):
-    needs = ["parameterization=data"] if name == "reciprocal" else []
-    config = composed(f"run.directory={tmp_path}", *needs, override(place, name))
+    config = composed(f"run.directory={tmp_path}", *NEEDS.get(name, []), override(place, name))
     run = to_value(config)
     assert choices(run)[place] == name
     keep_config(config, run)

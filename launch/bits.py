@@ -1,0 +1,60 @@
+"""python -m launch.bits run.directory=DIR shards=SHARDS: a run's bits/dim; the last line is one JSON object."""
+
+from __future__ import annotations
+
+import json
+import zlib
+
+import hydra
+from omegaconf import DictConfig
+
+from configs.schema import register
+from data_pipeline.atomic import atomically
+from launch.door import door
+
+register()
+
+
+@hydra.main(version_base="1.3", config_path="../configs", config_name="bits")
+@door
+def main(config: DictConfig) -> int:
+    """Takes the bound of the images under the run's average, keeps it under metrics/ and prints it."""
+    import torch
+    from tqdm import tqdm
+
+    from configs.runs import to_value
+    from launch.restored import Averaged
+    from models.likelihood import Likelihood
+    from models.noise import Noise
+    from trainer.metrics.bits_per_dim import bits_per_dim, bound_of, first_images
+
+    chosen = to_value(config)
+    likelihood = Likelihood(floor=chosen.floor, clip=chosen.clip)
+    of = Averaged.of(chosen)
+    images = first_images(of.run.data, chosen.shards, chosen.count)
+    noise = Noise(chosen.seed, torch.arange(len(images), device=of.device))
+    with tqdm(total=len(images), desc="bound", unit="img", disable=None) as bar:
+        bound = bound_of(of.diffusion, likelihood, images, noise, chosen.batch, bar.update)
+    provenance = {
+        "run": str(of.run.directory),
+        "checkpoint": of.checkpoint.name,
+        "ema_half_life": of.half_life,
+        "parameterization": repr(of.run.parameterization),
+        "shards": chosen.shards,
+        "clip": chosen.clip,
+        "floor": chosen.floor,
+        "seed": chosen.seed,
+    }
+    score = bits_per_dim(bound, of.run.shape) | provenance
+    # The name tells scores of other choices apart, whatever they are.
+    choices = zlib.crc32(json.dumps([provenance, len(images)]).encode())
+    out = of.run.directory / "metrics" / f"bits-{of.checkpoint.name}-{choices:08x}.json"
+    out.parent.mkdir(exist_ok=True)
+    with atomically(out) as file:
+        file.write(json.dumps(score, indent=2, ensure_ascii=False).encode())
+    print(json.dumps(score, ensure_ascii=False))
+    return 0
+
+
+if __name__ == "__main__":
+    main()
