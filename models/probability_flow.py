@@ -1,7 +1,7 @@
 """The likelihood of the probability-flow equation (Song et al. 2021, SDE): exact but for the steps of its solver.
 
-The equation is solved in the angle phi, cos phi = sqrt(alpha-bar_t), in which it is dx/dphi = v with v =
-cos(phi) epŝ - sin(phi) x̂_0 (Salimans & Ho 2022, appendix D): bounded at both ends, whatever the schedule.
+The equation is solved in the angle phi, cos phi = sqrt(alpha-bar_t), in which it is dx/dphi = v with
+v = cos(phi) ε̂ - sin(phi) x̂_0 (Salimans & Ho 2022, appendix D): bounded at both ends, whatever the schedule.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from models.diffusion import Condition, Diffusion
+from models.likelihood import standard_normal
 from models.noise import Noise, Purpose
 from models.processes import Images
 from models.solvers import down_to_the_first
@@ -43,7 +44,7 @@ class ProbabilityFlow:
         """ln p(x_0) in nats: ln N(x_T; 0, I) plus the divergence on the way (Song et al. 2021, Eq. 39)."""
         process, x = diffusion.process, x_0
         probe = self.probe(x_0, noise)
-        # At t = 0 nothing is known of the noise, so epŝ = 0 and v = 0 for data that has a smooth density.
+        # At t = 0 nothing is known of the noise, so ε̂ = 0 and v = 0 for data that has a smooth density.
         v, divergence = torch.zeros_like(x_0), x_0.new_zeros(len(x_0))
         gathered, angle = divergence, 0.0
         for _, t in pairwise(reversed(down_to_the_first(process.steps, self.steps))):
@@ -55,8 +56,7 @@ class ProbabilityFlow:
             gathered = gathered + stride / 2 * (divergence + divergence_ahead)
             v, divergence = self.velocity(diffusion, x, t, probe, condition)
             angle = angle_t
-        log_prior = -0.5 * (x.square() + torch.log(torch.tensor(2 * torch.pi)))
-        return log_prior.flatten(1).sum(1) + gathered
+        return standard_normal(x).log_prob(x).flatten(1).sum(1) + gathered
 
     def probe(self, x_0: Images, noise: Noise) -> Float[Tensor, "N B C H W"]:
         """The directions whose products with the Jacobian are summed: every axis, or one of random signs."""

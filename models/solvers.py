@@ -25,7 +25,7 @@ Scalar = Float64[Tensor, ""]
 
 @dataclass
 class Heun(Sampler):
-    """Heun's method along the lines of x/alpha over sigma/alpha (Karras et al. 2022, Alg. 1 with no churn).
+    """Heun's method along the lines of x/alpha over sigma/alpha (Karras et al. 2022, Alg. 1).
 
     steps: each is two evaluations of the network, but the last is one.
     """
