@@ -33,6 +33,9 @@ class Purpose(IntEnum):
     REVERSE = 4
     INITIALIZATION = 5
     DROPOUT = 6
+    LANGEVIN = 7
+    KNOWN = 8
+    PROJECTION = 9
 
 
 def philox(counter: Sequence[Int64[Tensor, "..."]], key: tuple[int, int]) -> list[Int64[Tensor, "..."]]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from jaxtyping import Float, Int64
 from torch import Tensor
 
 from models.diffusion import Condition, Diffusion
 from models.noise import Noise, Purpose
-from models.processes import Images
+from models.processes import GaussianProcess, Images, Process
 
 
 @dataclass(frozen=True)
@@ -26,10 +27,12 @@ class Terms:
 
 @dataclass
 class Objective(ABC):
-    """Called with a diffusion, data x_0 in [-1, 1] and the noise of each image."""
+    """Called with a diffusion, data x_0 in its range and the noise of each image."""
+
+    needs: ClassVar[type[Process]] = GaussianProcess
 
     @abstractmethod
-    def __call__(self, diffusion: Diffusion, x_0: Images, noise: Noise, condition: Condition = None) -> Terms:
+    def __call__(self, diffusion: Diffusion[Any], x_0: Images, noise: Noise, condition: Condition = None) -> Terms:
         """The terms of the batch."""
 
 
