@@ -30,7 +30,7 @@ class Diffusion(Generic[Forward]):
     """
 
     process: Forward
-    parameterization: Parameterization[Forward]
+    parameterization: Parameterization
     network: Network
     pixels: PixelRange = PixelRange.signed
 

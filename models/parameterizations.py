@@ -5,14 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import Enum
-from typing import ClassVar, Generic
-
-from typing_extensions import TypeVar
+from typing import Any, ClassVar
 
 from models.distributions import Gaussian
 from models.processes import GaussianProcess, Images, PerturbationProcess, Process, Time, per_image, required
-
-Needed = TypeVar("Needed", bound=Process, default=GaussianProcess, contravariant=True)
 
 
 class Variance(Enum):
@@ -23,25 +19,24 @@ class Variance(Enum):
 
 
 @dataclass
-class Parameterization(ABC, Generic[Needed]):
-    """The meaning of the network's output, and the variance of the reverse law."""
+class Parameterization(ABC):
+    """The meaning of the network's output, and the variance of the reverse law, on the processes it needs."""
 
     variance: Variance = Variance.large
     needs: ClassVar[type[Process]] = GaussianProcess
     divides_by_signal = False  # recovers x_0 through 1 / signal_t, which must then not be 0
 
     @abstractmethod
-    def target(self, process: Needed, x_0: Images, x_t: Images, epsilon: Images, t: Time) -> Images:
+    def target(self, process: Any, x_0: Images, x_t: Images, epsilon: Images, t: Time) -> Images:
         """The output that a network which knew x_0 would give."""
 
     @abstractmethod
-    def x_0(self, process: Needed, output: Images, x_t: Images, t: Time) -> Images:
+    def x_0(self, process: Any, output: Images, x_t: Images, t: Time) -> Images:
         """x̂_0, as the output implies it."""
 
-    def score(self, process: Needed, output: Images, x_t: Images, t: Time) -> Images:
-        """∇ log q(x_t) = (signal_t x̂_0 - x_t) / sigma_t² (Tweedie's formula; Song et al. 2021)."""
-        kernel = required(process, PerturbationProcess, "a score")
-        law = kernel.marginal(self.x_0(process, output, x_t, t), t)
+    def score(self, process: Any, output: Images, x_t: Images, t: Time) -> Images:
+        """∇ log q(x_t) = (signal_t x̂_0 - x_t) / sigma_t², by Tweedie's formula (Efron 2011, Eq. 1.4)."""
+        law = required(process, PerturbationProcess, "a score").marginal(self.x_0(process, output, x_t, t), t)
         return (law.mean - x_t) / law.std**2
 
     def reverse(self, process: GaussianProcess, x_t: Images, x_0: Images, t: Time, s: Time) -> Gaussian:
@@ -103,7 +98,7 @@ class Velocity(Parameterization):
 
 
 @dataclass
-class Score(Parameterization[PerturbationProcess]):
+class Score(Parameterization):
     """The output is the score, ∇ log q(x_t) (Song & Ermon 2019, Eq. 5)."""
 
     needs: ClassVar[type[Process]] = PerturbationProcess

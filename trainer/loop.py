@@ -34,7 +34,7 @@ def train(run: Run, world: World, asked_to_leave: Callable[[], bool]) -> Outcome
     """Follows the flow once per batch: shard, batch, noise, network, loss, engine, average, checkpoint, look."""
     data = DataStream(run.data, run.run.seed)
     engine = run.engine.build(run.build_network, run.optimizer, run.run.seed, world)
-    diffusion = Diffusion(run.process, run.parameterization, network=engine)
+    diffusion = Diffusion(run.process, run.parameterization, engine, run.pixels)
     checkpoints = Checkpoints(run.checkpoints(), keep=run.run.keep)
     state = checkpoints.restore(TrainState(engine, Ema(engine.shards(), run.ema.half_lives)))
     if state.images >= run.run.images:
@@ -67,7 +67,7 @@ def train_step(
     engine: Engine, diffusion: Diffusion, objective: Objective, batch: Batch, lr: float, seed: int
 ) -> Report:
     """One step of Algorithm 1 (Ho et al. 2020), in as many micro-batches as the engine accumulates."""
-    x_0 = to_unit(batch.x.to(engine.device, non_blocking=True))
+    x_0 = to_unit(batch.x.to(engine.device, non_blocking=True), diffusion.pixels)
     noise = Noise(seed, batch.index.to(engine.device, non_blocking=True))
     terms, size = [], len(x_0) // engine.accumulation
     for number in range(engine.accumulation):

@@ -8,10 +8,12 @@ from pathlib import Path
 from torch import nn
 
 from data_pipeline.stream import DataConfig
+from models.networks.config import NetworkConfig
 from models.networks.unet import UNetConfig
 from models.objectives import Objective, SimpleLoss
 from models.parameterizations import Epsilon, Parameterization
-from models.processes import GaussianProcess
+from models.pixels import PixelRange
+from models.processes import GaussianProcess, Process, required
 from models.samplers import Ancestral, Ddim, Sampler
 from trainer.engine import EngineConfig
 from trainer.optimizers import OptimizerConfig
@@ -65,19 +67,33 @@ class PreviewConfig:
 
 @dataclass
 class Run:
-    """A training run: shard, batch, noise, network, loss, engine, average, checkpoint, look."""
+    """A training run: shard, batch, noise, network, loss, engine, average, checkpoint, look.
+
+    pixels: the range in which the model sees them.
+    """
 
     run: RunConfig = field(default_factory=RunConfig)
     data: DataConfig = field(default_factory=DataConfig)
-    process: GaussianProcess = field(default_factory=GaussianProcess)
+    pixels: PixelRange = PixelRange.signed
+    process: Process = field(default_factory=GaussianProcess)
     parameterization: Parameterization = field(default_factory=Epsilon)
     objective: Objective = field(default_factory=SimpleLoss)
-    network: UNetConfig = field(default_factory=UNetConfig)
+    network: NetworkConfig = field(default_factory=UNetConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     ema: EmaConfig = field(default_factory=EmaConfig)
     sampler: Sampler = field(default_factory=Ancestral)
     preview: PreviewConfig = field(default_factory=PreviewConfig)
+
+    def __post_init__(self) -> None:
+        parts = {
+            "parameterization": self.parameterization,
+            "objective": self.objective,
+            "sampler": self.sampler,
+            "preview.sampler": self.preview.sampler,
+        }
+        for name, part in parts.items():
+            required(self.process, part.needs, f"{name}={type(part).__name__}")
 
     @property
     def directory(self) -> Path:
@@ -91,7 +107,7 @@ class Run:
 
     def build_network(self) -> nn.Module:
         """The network, on torch's current device, not yet initialized."""
-        return self.network.build(self.data.channels, self.data.resolution)
+        return self.network.build(self.data.channels, self.data.resolution, steps=self.process.steps)
 
     def checkpoints(self) -> Path:
         """Where its checkpoints lie."""

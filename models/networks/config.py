@@ -1,4 +1,4 @@
-"""What every network's config can do."""
+"""What a network is told of the job when it is built."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import nn
 
 @dataclass
 class NetworkConfig(ABC):
-    """The shape of a network, as a plain value."""
+    """The shape of a network: a plain value, from which the module is built."""
 
     @abstractmethod
-    def build(self, image_channels: int, resolution: int, steps: int = 0) -> nn.Module:
-        """The network for images [image_channels, resolution, resolution], on torch's current device.
+    def build(self, image_channels: int, resolution: int, outputs: int = 1, steps: int = 0) -> nn.Module:
+        """The network for x [image_channels, resolution, resolution], on torch's current device.
 
-        steps: T, for a network with weights of its own for each t; others do not ask for it.
+        outputs: how many numbers it gives for each element of x. steps: T, for networks with a part for each t.
         """

@@ -4,47 +4,12 @@ from __future__ import annotations
 
 import math
 import zlib
-from abc import abstractmethod
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
 
 from models.noise import Noise, Purpose
-
-
-@dataclass(frozen=True)
-class Draw:
-    """The random numbers that belong to one parameter, by its name."""
-
-    seed: int
-    name: str
-
-    def uniform(self, shape: torch.Size) -> Tensor:
-        """Uniform on (0, 1]."""
-        return keyed_uniform(self.seed, self.name, shape.numel()).reshape(shape)
-
-    def normal(self, shape: torch.Size) -> Tensor:
-        """Standard normal."""
-        return keyed_normal(self.seed, self.name, shape.numel()).reshape(shape)
-
-
-class OwnLaw:
-    """Mixed into a layer that knows how each of its parameters starts."""
-
-    @abstractmethod
-    def initial(self, kind: str, draw: Draw) -> Tensor:
-        """The initial value of the parameter that the layer calls `kind`."""
-
-
-class FanInUniform(OwnLaw):
-    """Mixed into a layer whose weight and bias are uniform within ±1 / sqrt(fan_in): torch's own law."""
-
-    weight: Tensor
-
-    def initial(self, kind: str, draw: Draw) -> Tensor:
-        bound = 1 / math.sqrt(self.weight[0].numel())
-        return (2 * draw.uniform(getattr(self, kind).shape) - 1) * bound
 
 
 class VarianceScaled:
@@ -67,6 +32,23 @@ class VarianceScaled:
         return each_row.reshape(-1, *[1] * (self.weight.ndim - 1))
 
 
+class StartsItself(ABC):
+    """Mixed into a layer that says itself how each of its parameters starts."""
+
+    @abstractmethod
+    def start(self, kind: str, uniform: Tensor) -> Tensor:
+        """The parameter `kind`, made of uniform numbers in (0, 1] of its shape."""
+
+
+class FanInUniform(StartsItself):
+    """Mixed into a layer whose weight and bias are uniform within ±1 / sqrt(fan_in): torch's own law."""
+
+    weight: Tensor
+
+    def start(self, kind: str, uniform: Tensor) -> Tensor:
+        return (2 * uniform - 1) / math.sqrt(self.weight[0].numel())
+
+
 @torch.no_grad()
 def initialize(network: nn.Module, seed: int) -> None:
     """Fills every parameter in place. Norms start as the identity, biases at 0, the rest as their layer says.
@@ -78,8 +60,10 @@ def initialize(network: nn.Module, seed: int) -> None:
         owner = network.get_submodule(owner_name)
         if parameter.is_meta:
             raise ValueError(f"parameter {name} is on the meta device: it needs memory first")
-        if isinstance(owner, OwnLaw):
-            parameter.copy_(owner.initial(kind, Draw(seed, name)))
+        if isinstance(owner, StartsItself):
+            parameter.copy_(
+                owner.start(kind, keyed_uniform(seed, name, parameter.numel()).reshape(parameter.shape))
+            )
         elif kind == "bias":
             parameter.zero_()
         elif isinstance(owner, VarianceScaled):
@@ -101,11 +85,7 @@ def keyed_uniform(seed: int, name: str, count: int, piece: int = 1 << 18) -> Ten
     return torch.cat(pieces)
 
 
-def keyed_normal(seed: int, name: str, count: int, piece: int = 1 << 18) -> Tensor:
-    """`count` standard normal numbers for the parameter `name`, made a piece at a time to stay in cache."""
-    noise = Noise(seed, torch.tensor([zlib.crc32(name.encode())]))
-    pieces = [
-        noise.normal(Purpose.INITIALIZATION, (min(piece, count - start),), step)[0]
-        for step, start in enumerate(range(0, count, piece))
-    ]
-    return torch.cat(pieces)
+def normal_of(uniform: Tensor) -> Tensor:
+    """Standard normal numbers, the quantiles of uniform ones in (0, 1]."""
+    quantiles: Tensor = torch.special.ndtri(uniform.clamp(max=1 - 2.0**-24))
+    return quantiles

@@ -7,12 +7,12 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.networks.initialization import Draw, OwnLaw
+from models.networks.initialization import StartsItself, normal_of
 
 EPS = 1e-5
 
 
-class InstanceNormPlus(OwnLaw, nn.Module):
+class InstanceNormPlus(StartsItself, nn.Module):
     """gamma (instance norm of x + alpha · its channels' means, standardized over the channels) + beta.
 
     levels: how many sets of gamma, alpha and beta there are: one for each level of noise (NCSN's "conditional
@@ -24,9 +24,9 @@ class InstanceNormPlus(OwnLaw, nn.Module):
         self.levels = levels
         self.weight = nn.Parameter(torch.empty(levels, 3, channels))
 
-    def initial(self, kind: str, draw: Draw) -> Tensor:
+    def start(self, kind: str, uniform: Tensor) -> Tensor:
         """gamma and alpha from N(1, .02²), beta 0."""
-        weight = 1 + 0.02 * draw.normal(self.weight.shape)
+        weight = 1 + 0.02 * normal_of(uniform)
         weight[:, 2] = 0
         return weight
 

@@ -55,7 +55,7 @@ class RefineNetConfig(NetworkConfig):
         if self.dilations[0] != 1:
             raise ValueError(f"network.dilations must begin with 1, got {self.dilations}")
 
-    def build(self, image_channels: int, resolution: int, steps: int = 0) -> RefineNet:
+    def build(self, image_channels: int, resolution: int, outputs: int = 1, steps: int = 0) -> RefineNet:
         """The network; it takes images of any resolution that can be halved as often as it halves."""
         halvings = self.dilations.count(1) - 1
         if resolution % 2**halvings:
@@ -65,13 +65,13 @@ class RefineNetConfig(NetworkConfig):
             )
         if self.conditional and steps < 1:
             raise ValueError(f"network.conditional needs the number of noise levels, got {steps}")
-        return RefineNet(self, image_channels, steps if self.conditional else 1)
+        return RefineNet(self, image_channels, outputs, levels=steps if self.conditional else 1)
 
 
 class RefineNet(nn.Module):
-    """(x_t [B, C, H, W], t [B] in 1..L) → output [B, C, H, W]."""
+    """(x_t [B, C, H, W], t [B] in 1..L) → output [B, outputs · C, H, W]."""
 
-    def __init__(self, config: RefineNetConfig, image_channels: int, levels: int) -> None:
+    def __init__(self, config: RefineNetConfig, image_channels: int, outputs: int, levels: int) -> None:
         super().__init__()
         self.centered = config.centered
         widths = [config.channels * m for m in config.multipliers]
@@ -84,19 +84,19 @@ class RefineNet(nn.Module):
             self.down.append(ResidualBlock(width, width, dilation, levels, enters=False))
 
         # From the last level up: each refine block has the width of the level that it hands its output to.
-        outputs = [widths[0], *widths[:-1]]
+        handed = [widths[0], *widths[:-1]]
         self.up = nn.ModuleList()
         for number in reversed(range(len(widths))):
             alone = number == len(widths) - 1
-            sources = [widths[number]] if alone else [widths[number], outputs[number + 1]]
-            self.up.append(RefineBlock(config, sources, outputs[number], levels, last=number == 0))
+            sources = [widths[number]] if alone else [widths[number], handed[number + 1]]
+            self.up.append(RefineBlock(config, sources, handed[number], levels, last=number == 0))
 
         self.norm_out = InstanceNormPlus(widths[0], levels)
-        self.conv_out = Conv2d(widths[0], image_channels)
+        self.conv_out = Conv2d(widths[0], outputs * image_channels)
 
     def forward(
         self, x: Float[Tensor, "B C H W"], t: Int64[Tensor, " B"], condition: Tensor | None = None
-    ) -> Float[Tensor, "B C H W"]:
+    ) -> Float[Tensor, "B O H W"]:
         if condition is not None:
             raise ValueError("network=refinenet takes no condition; set data.labels=false")
         h = self.conv_in(2 * x - 1 if self.centered else x)
