@@ -18,7 +18,7 @@ from models.processes import GaussianProcess, Images, PerturbationProcess, Proce
 
 Condition = Tensor | None
 Network = Callable[[Images, Int64[Tensor, " B"], Condition], Images]
-Forward = TypeVar("Forward", bound=Process, default=GaussianProcess)
+Forward = TypeVar("Forward", bound=Process, default=GaussianProcess, covariant=True)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from models.diffusion import Condition, Diffusion
 from models.noise import Noise, Purpose
-from models.processes import GaussianProcess, Images, Process
+from models.processes import GaussianProcess, Images, PerturbationProcess, Process
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,11 @@ class Objective(ABC):
 class SimpleLoss(Objective):
     """L_simple: the squared error of the network's output at a uniform t (Ho et al. 2020, Eq. 14, Algorithm 1)."""
 
-    def __call__(self, diffusion: Diffusion, x_0: Images, noise: Noise, condition: Condition = None) -> Terms:
+    needs: ClassVar[type[Process]] = PerturbationProcess
+
+    def __call__(
+        self, diffusion: Diffusion[PerturbationProcess], x_0: Images, noise: Noise, condition: Condition = None
+    ) -> Terms:
         process = diffusion.process
         t = process.times(noise)
         epsilon = noise.normal(Purpose.EPSILON, x_0.shape[1:])

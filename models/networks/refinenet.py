@@ -83,13 +83,13 @@ class RefineNet(nn.Module):
             self.down.append(ResidualBlock(before, width, dilation, levels, enters=number > 0))
             self.down.append(ResidualBlock(width, width, dilation, levels, enters=False))
 
-        # From the last level up: each refine block has the width of the level that it hands its output to.
-        handed = [widths[0], *widths[:-1]]
+        # From the last level up. Each refine block but the first takes on the width of the level that comes next.
+        running, last = 0, len(widths) - 1
         self.up = nn.ModuleList()
-        for number in reversed(range(len(widths))):
-            alone = number == len(widths) - 1
-            sources = [widths[number]] if alone else [widths[number], handed[number + 1]]
-            self.up.append(RefineBlock(config, sources, handed[number], levels, last=number == 0))
+        for number in range(last, -1, -1):
+            sources = [widths[number], running] if number < last else [widths[number]]
+            running = widths[max(0, number - 1)] if number < last else widths[number]
+            self.up.append(RefineBlock(config, sources, running, levels, units=1 if number else 3))
 
         self.norm_out = InstanceNormPlus(widths[0], levels)
         self.conv_out = Conv2d(widths[0], outputs * image_channels)
@@ -146,14 +146,14 @@ class ResidualBlock(nn.Module):
 class RefineBlock(nn.Module):
     """Adapt each source, fuse them at the size of the first, pool in a chain, and refine (Lin et al. 2017)."""
 
-    def __init__(self, config: RefineNetConfig, sources: list[int], outputs: int, levels: int, last: bool) -> None:
+    def __init__(self, config: RefineNetConfig, sources: list[int], outputs: int, levels: int, units: int) -> None:
         super().__init__()
         self.adapt = nn.ModuleList([ConvUnits(config, width, levels, units=2) for width in sources])
         fused = sources if len(sources) > 1 else []
         self.fuse_norms = nn.ModuleList([refine_norm(config, width, levels) for width in fused])
         self.fuse_convs = nn.ModuleList([Conv2d(width, outputs) for width in fused])
         self.pool = ChainedPooling(config, outputs, levels)
-        self.refine = ConvUnits(config, outputs, levels, units=3 if last else 1)
+        self.refine = ConvUnits(config, outputs, levels, units)
 
     def forward(self, sources: list[Float[Tensor, "B ..."]], t: Int64[Tensor, " B"]) -> Float[Tensor, "B O H W"]:
         adapted = [units(source, t) for units, source in zip(self.adapt, sources, strict=True)]
