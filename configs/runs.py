@@ -10,7 +10,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from configs.schema import GROUPS, PLACES, open_run
+from configs.schema import GROUPS, PLACES, open_part, open_run
 from data_pipeline.atomic import atomically
 from trainer.checkpoint import Checkpoints
 from trainer.run import Run
@@ -72,7 +72,7 @@ def load_run(directory: Path) -> Run:
     cast(dict[str, str], document["run"])["directory"] = str(directory)  # it may have been moved
     config = open_run()
     for place, name in chosen.items():
-        OmegaConf.update(config, place, GROUPS[PLACES[place]][name])
+        OmegaConf.update(config, place, open_part(PLACES[place], name))
     return cast(Run, to_value(cast(DictConfig, OmegaConf.merge(config, document))))
 
 
@@ -91,8 +91,11 @@ def choices(run: Run) -> dict[str, str]:
     """Which variant of each part a run is made of: place → name."""
     chosen = {}
     for place, group in PLACES.items():
-        part = reduce(getattr, place.split("."), run)
-        chosen[place] = next(name for name, node in GROUPS[group].items() if node is type(part))
+        *around, field = place.split(".")
+        whole = reduce(getattr, around, run)
+        if hasattr(whole, field):  # not every variant of a part has the groups that another has inside it
+            part = getattr(whole, field)
+            chosen[place] = next(name for name, node in GROUPS[group].items() if node is type(part))
     return chosen
 
 

@@ -1,25 +1,32 @@
 """The schema of every door, registered with Hydra: what the yaml files and the command line may say.
 
 A part with variants is a group: `parameterization=velocity` picks one, `parameterization.variance=small` sets a
-field of it. A wrong key, type or choice is refused by name before anything runs.
+field of it. A wrong key, type or choice is refused by name before anything runs. A variant may have a group inside
+it, as process=gaussian has process/schedule.
 """
 
 from __future__ import annotations
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 
 from configs.doors import BitsConfig, EvaluateConfig, OwnSampler, PackConfig, SampleConfig
+from models.ladder import NoiseLadder
+from models.langevin import AnnealedLangevin, Langevin
+from models.networks.refinenet import RefineNetConfig
 from models.networks.unet import UNetConfig
 from models.objectives import SimpleLoss
-from models.parameterizations import Data, Epsilon, PosteriorMean, Velocity
+from models.parameterizations import Data, Epsilon, PosteriorMean, ScaledScore, Score, Velocity
+from models.processes import GaussianProcess
 from models.samplers import Ancestral, Ddim
 from models.schedules import Constant, Cosine, Linear, Quadratic, Reciprocal, Sigmoid
+from models.score_matching import DenoisingScoreMatching, ImplicitScoreMatching, SlicedScoreMatching
 from models.solvers import DpmSolver2M, Heun
 from models.variational import Hybrid, VariationalBound
 from trainer.run import Run
 
 GROUPS: dict[str, dict[str, type]] = {
+    "process": {"gaussian": GaussianProcess, "ladder": NoiseLadder},
     "process/schedule": {
         "linear": Linear,
         "quadratic": Quadratic,
@@ -28,14 +35,38 @@ GROUPS: dict[str, dict[str, type]] = {
         "constant": Constant,
         "reciprocal": Reciprocal,
     },
-    "parameterization": {"epsilon": Epsilon, "data": Data, "posterior_mean": PosteriorMean, "velocity": Velocity},
-    "objective": {"simple": SimpleLoss, "variational_bound": VariationalBound, "hybrid": Hybrid},
-    "network": {"unet": UNetConfig},
-    "sampler": {"ancestral": Ancestral, "ddim": Ddim, "heun": Heun, "dpm_solver_2m": DpmSolver2M},
+    "parameterization": {
+        "epsilon": Epsilon,
+        "data": Data,
+        "posterior_mean": PosteriorMean,
+        "velocity": Velocity,
+        "score": Score,
+        "scaled_score": ScaledScore,
+    },
+    "objective": {
+        "simple": SimpleLoss,
+        "variational_bound": VariationalBound,
+        "hybrid": Hybrid,
+        "denoising": DenoisingScoreMatching,
+        "implicit": ImplicitScoreMatching,
+        "sliced": SlicedScoreMatching,
+    },
+    "network": {"unet": UNetConfig, "refinenet": RefineNetConfig},
+    "sampler": {
+        "ancestral": Ancestral,
+        "ddim": Ddim,
+        "heun": Heun,
+        "dpm_solver_2m": DpmSolver2M,
+        "langevin": Langevin,
+        "annealed_langevin": AnnealedLangevin,
+    },
 }
 
-# Where each group's choice lies in a configuration.
+# Where each group's choice lies in a configuration. A place inside another comes after it.
 PLACES = {**{group.replace("/", "."): group for group in GROUPS}, "preview.sampler": "sampler"}
+
+# What is chosen in the groups inside a variant unless something else is: (group, variant) → group inside → choice.
+INSIDE = {("process", "gaussian"): {"schedule": "linear"}}
 
 
 def open_run() -> DictConfig:
@@ -45,7 +76,25 @@ def open_run() -> DictConfig:
     """
     schema = OmegaConf.structured(Run)
     for place in PLACES:
-        OmegaConf.update(schema, place, MISSING)
+        if place.rpartition(".")[0] not in PLACES:
+            OmegaConf.update(schema, place, MISSING)
+    return schema
+
+
+def open_part(group: str, name: str) -> DictConfig:
+    """The schema of a variant, in which the parts with variants of its own are still to be chosen."""
+    schema = OmegaConf.structured(GROUPS[group][name])
+    for field in INSIDE.get((group, name), {}):
+        schema[field] = MISSING
+    return schema
+
+
+def with_defaults(group: str, name: str) -> DictConfig:
+    """A variant as Hydra knows it: with a list of what is chosen inside it."""
+    schema = open_part(group, name)
+    if (group, name) in INSIDE:
+        with open_dict(schema):
+            schema["defaults"] = ["_self_", INSIDE[group, name]]
     return schema
 
 
@@ -58,6 +107,6 @@ def register() -> None:
     store.store(name="evaluate_schema", node=EvaluateConfig)
     store.store(name="bits_schema", node=BitsConfig)
     for group, choices in GROUPS.items():
-        for name, node in choices.items():
-            store.store(group=group, name=name, node=node)
+        for name in choices:
+            store.store(group=group, name=name, node=with_defaults(group, name))
     store.store(group="sampler", name="own", node=OwnSampler)  # of the doors that draw from a run

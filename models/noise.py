@@ -33,6 +33,9 @@ class Purpose(IntEnum):
     REVERSE = 4
     INITIALIZATION = 5
     TRACE = 9
+    LANGEVIN = 10
+    KNOWN = 11
+    PROJECTION = 12
 
 
 def philox(counter: Sequence[Int64[Tensor, "..."]], key: tuple[int, int]) -> list[Int64[Tensor, "..."]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch import Tensor
 from models.diffusion import Condition, Diffusion
 from models.noise import Noise, Purpose
 from models.parameterizations import Variance
-from models.processes import Images
+from models.processes import GaussianProcess, Images, PerturbationProcess, Process
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,14 @@ class Terms:
 
 @dataclass
 class Objective(ABC):
-    """Called with a diffusion, data x_0 in [-1, 1] and the noise of each image."""
+    """Called with a diffusion, data x_0 in its range and the noise of each image."""
+
+    needs: ClassVar[type[Process]] = GaussianProcess
 
     variances = tuple(Variance)  # those that it can train; a subclass may name fewer
 
     @abstractmethod
-    def __call__(self, diffusion: Diffusion, x_0: Images, noise: Noise, condition: Condition = None) -> Terms:
+    def __call__(self, diffusion: Diffusion[Any], x_0: Images, noise: Noise, condition: Condition = None) -> Terms:
         """The terms of the batch."""
 
 
@@ -40,9 +43,12 @@ class Objective(ABC):
 class SimpleLoss(Objective):
     """L_simple: the squared error of the network's output at a uniform t (Ho et al. 2020, Eq. 14, Algorithm 1)."""
 
+    needs: ClassVar[type[Process]] = PerturbationProcess
     variances = (Variance.small, Variance.large)
 
-    def __call__(self, diffusion: Diffusion, x_0: Images, noise: Noise, condition: Condition = None) -> Terms:
+    def __call__(
+        self, diffusion: Diffusion[PerturbationProcess], x_0: Images, noise: Noise, condition: Condition = None
+    ) -> Terms:
         process = diffusion.process
         t = process.times(noise)
         epsilon = noise.normal(Purpose.EPSILON, x_0.shape[1:])

@@ -5,13 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float64
 from torch import Tensor
 
 from models.distributions import Gaussian
-from models.processes import GaussianProcess, Images, Time, per_image
+from models.processes import GaussianProcess, Images, PerturbationProcess, Process, Time, per_image, required
 
 
 class Variance(Enum):
@@ -31,24 +32,30 @@ class FirstVariance(Enum):
 
 @dataclass
 class Parameterization(ABC):
-    """The meaning of the network's output, and the variance of the reverse law."""
+    """The meaning of the network's output, and the variance of the reverse law, on the processes it needs."""
 
     variance: Variance = Variance.large
     first_variance: FirstVariance = FirstVariance.beta_tilde_2
-    divides_by_signal = False  # recovers x_0 through 1 / sqrt(alpha-bar_t), which must then not be 0
+    needs: ClassVar[type[Process]] = GaussianProcess
+    divides_by_signal = False  # recovers x_0 through 1 / signal_t, which must then not be 0
 
     @abstractmethod
-    def target(self, process: GaussianProcess, x_0: Images, x_t: Images, epsilon: Images, t: Time) -> Images:
+    def target(self, process: Any, x_0: Images, x_t: Images, epsilon: Images, t: Time) -> Images:
         """The output that a network which knew x_0 would give."""
 
     @abstractmethod
-    def x_0(self, process: GaussianProcess, output: Images, x_t: Images, t: Time) -> Images:
+    def x_0(self, process: Any, output: Images, x_t: Images, t: Time) -> Images:
         """x̂_0, as the output implies it."""
 
     @property
     def outputs(self) -> int:
         """How many channels the network must give for each channel of the images."""
         return 2 if self.variance is Variance.learned else 1
+
+    def score(self, process: Any, output: Images, x_t: Images, t: Time) -> Images:
+        """∇ log q(x_t) = (signal_t x̂_0 - x_t) / sigma_t², by Tweedie's formula (Efron 2011, Eq. 1.4)."""
+        law = required(process, PerturbationProcess, "a score").marginal(self.x_0(process, output, x_t, t), t)
+        return (law.mean - x_t) / law.std**2
 
     def reverse(
         self, process: GaussianProcess, x_t: Images, x_0: Images, t: Time, s: Time, spread: Images | None = None
@@ -127,3 +134,32 @@ class Velocity(Parameterization):
     def x_0(self, process: GaussianProcess, output: Images, x_t: Images, t: Time) -> Images:
         a_t = process.alpha_bar(t)
         return per_image(a_t.sqrt(), x_t) * x_t - per_image((1 - a_t).sqrt(), x_t) * output
+
+
+@dataclass
+class Score(Parameterization):
+    """The output is the score, ∇ log q(x_t) (Song & Ermon 2019, Eq. 5)."""
+
+    needs: ClassVar[type[Process]] = PerturbationProcess
+    divides_by_signal = True
+
+    def target(self, process: PerturbationProcess, x_0: Images, x_t: Images, epsilon: Images, t: Time) -> Images:
+        return -epsilon / per_image(process.sigma(t), x_t)
+
+    def x_0(self, process: PerturbationProcess, output: Images, x_t: Images, t: Time) -> Images:
+        score = self.score(process, output, x_t, t)
+        return (x_t + per_image(process.sigma(t) ** 2, x_t) * score) / per_image(process.signal(t), x_t)
+
+    def score(self, process: PerturbationProcess, output: Images, x_t: Images, t: Time) -> Images:
+        return output
+
+
+@dataclass
+class ScaledScore(Score):
+    """The output is sigma_t ∇ log q(x_t), of the same size at every level (Song & Ermon 2020, Technique 3)."""
+
+    def target(self, process: PerturbationProcess, x_0: Images, x_t: Images, epsilon: Images, t: Time) -> Images:
+        return -epsilon
+
+    def score(self, process: PerturbationProcess, output: Images, x_t: Images, t: Time) -> Images:
+        return output / per_image(process.sigma(t), x_t)

@@ -1,16 +1,35 @@
-"""Between the bytes of an image and the range [-1, 1] that models see."""
+"""Between the bytes of an image and the range that a model sees."""
 
 from __future__ import annotations
+
+from enum import Enum
 
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
 
-def to_unit(pixels: UInt8[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """0 .. 255 to [-1, 1] in float32 (Ho et al. 2020, section 3.3)."""
-    return pixels.float() / 127.5 - 1
+class PixelRange(Enum):
+    """Where a model's pixels lie. The names are what a config says."""
+
+    signed = "signed"  # [-1, 1] (Ho et al. 2020, section 3.3)
+    unit = "unit"  # [0, 1] (Song & Ermon 2019, section 5)
+
+    @property
+    def low(self) -> float:
+        """Black; white is 1."""
+        return -1.0 if self is PixelRange.signed else 0.0
+
+    @property
+    def step(self) -> float:
+        """How many bytes a unit of the range holds."""
+        return 255 / (1 - self.low)
 
 
-def to_bytes(x: Float[Tensor, "..."]) -> UInt8[Tensor, "..."]:
-    """[-1, 1] to the nearest of 0 .. 255; what lies outside is clipped."""
-    return ((x.float() + 1) * 127.5).round().clamp(0, 255).byte()
+def to_unit(pixels: UInt8[Tensor, "..."], into: PixelRange = PixelRange.signed) -> Float[Tensor, "..."]:
+    """0 .. 255 to the model's range in float32."""
+    return pixels.float() / into.step + into.low
+
+
+def to_bytes(x: Float[Tensor, "..."], out_of: PixelRange = PixelRange.signed) -> UInt8[Tensor, "..."]:
+    """The model's range to the nearest of 0 .. 255; what lies outside is clipped."""
+    return ((x.float() - out_of.low) * out_of.step).round().clamp(0, 255).byte()

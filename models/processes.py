@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float, Float64, Int64
@@ -21,8 +22,10 @@ from models.schedules import BetaSchedule, Linear, alpha_bar
 
 Time = int | Int64[Tensor, " B"]
 Images = Float[Tensor, "B C H W"]
+Kind = TypeVar("Kind", bound="Process")
 
 
+@dataclass
 class Process(ABC):
     """A family of laws q(x_t | x_0) that ends in a law without any trace of x_0."""
 
@@ -44,6 +47,22 @@ class Process(ABC):
         return 1 + noise.integers(Purpose.TIME, self.steps)
 
 
+class PerturbationProcess(Process):
+    """x_t = signal_t x_0 + sigma_t eps: what a score can be learned on (Song et al. 2021, Eq. 29)."""
+
+    @abstractmethod
+    def signal(self, t: Time) -> Float64[Tensor, "*B"]:
+        """What is left of x_0."""
+
+    @abstractmethod
+    def sigma(self, t: Time) -> Float64[Tensor, "*B"]:
+        """The standard deviation of the noise."""
+
+    def marginal(self, x_0: Images, t: Time) -> Gaussian:
+        """N(signal_t x_0, sigma_t² I)."""
+        return Gaussian(per_image(self.signal(t), x_0) * x_0, per_image(self.sigma(t), x_0))
+
+
 class MarkovProcess(Process):
     """A process of steps x_{t-1} → x_t, whose posterior is known."""
 
@@ -57,7 +76,7 @@ class MarkovProcess(Process):
 
 
 @dataclass
-class GaussianProcess(MarkovProcess):
+class GaussianProcess(PerturbationProcess, MarkovProcess):
     """q(x_t | x_{t-1}) = N(sqrt(1 - beta_t) x_{t-1}, beta_t I) (Sohl-Dickstein 2015; Ho et al. 2020, Eq. 2).
 
     Every law is written for any s < t, through alpha-bar alone: s = t - 1 is the papers' case, and a larger step
@@ -85,10 +104,13 @@ class GaussianProcess(MarkovProcess):
     def prior(self, noise: Noise, shape: Sequence[int]) -> Images:
         return noise.normal(Purpose.PRIOR, shape)
 
-    def marginal(self, x_0: Images, t: Time) -> Gaussian:
-        """N(sqrt(alpha-bar_t) x_0, (1 - alpha-bar_t) I) (Ho et al. 2020, Eq. 4)."""
-        a_t = self.alpha_bar(t)
-        return Gaussian(per_image(a_t.sqrt(), x_0) * x_0, per_image((1 - a_t).sqrt(), x_0))
+    def signal(self, t: Time) -> Float64[Tensor, "*B"]:
+        """sqrt(alpha-bar_t) (Ho et al. 2020, Eq. 4)."""
+        return self.alpha_bar(t).sqrt()
+
+    def sigma(self, t: Time) -> Float64[Tensor, "*B"]:
+        """sqrt(1 - alpha-bar_t) (Ho et al. 2020, Eq. 4)."""
+        return (1 - self.alpha_bar(t)).sqrt()
 
     def transition(self, x_s: Images, t: Time, s: Time) -> Gaussian:
         """N(sqrt(a) x_s, (1 - a) I), a = alpha-bar_t / alpha-bar_s; for s = t - 1, 1 - a is beta_t (Eq. 2)."""
@@ -122,3 +144,10 @@ def per_image(coefficient: Float64[Tensor, "*B"], x: Images) -> Float[Tensor, ".
     if coefficient.ndim == 0:
         return coefficient.to(x.dtype)
     return coefficient.to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
+
+
+def required(process: Process, kind: type[Kind], by: str) -> Kind:
+    """`process`, which `by` needs to be of `kind`. Raises ValueError where it is not."""
+    if not isinstance(process, kind):
+        raise ValueError(f"{by} needs a {kind.__name__}, got process={type(process).__name__}")
+    return process

@@ -9,17 +9,35 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any, ClassVar
 
 import torch
 
 from models.diffusion import Condition, Diffusion
 from models.noise import Noise, Purpose
-from models.processes import Images
+from models.processes import GaussianProcess, Images, Process, required
 
 
 @dataclass
 class Sampler(ABC):
-    """Called with a diffusion, the shape (C, H, W) of one image and the noise of each image.
+    """Called with a diffusion, the shape (C, H, W) of one image and the noise of each image."""
+
+    needs: ClassVar[type[Process]] = GaussianProcess
+
+    @abstractmethod
+    def __call__(
+        self, diffusion: Diffusion[Any], shape: Sequence[int], noise: Noise, condition: Condition = None
+    ) -> Images:
+        """x_0 [B, C, H, W], one image for each index of the noise. Refuses a process that is not what it needs."""
+
+    def check(self, process: Process, name: str) -> None:
+        """Raises ValueError where it cannot sample this process; `name` is what the config calls it."""
+        required(process, self.needs, f"{name}={type(self).__name__}")
+
+
+@dataclass
+class ReverseChain(Sampler):
+    """Goes from x_T to x_0 through times of the process.
 
     steps: how many network evaluations an image takes; 0 means T, all of them.
     clip: hold x̂_0 within [-1, 1] at every step, as the official DDPM code does.
@@ -32,30 +50,30 @@ class Sampler(ABC):
         if self.steps < 0:
             raise ValueError(f"sampler.steps must be at least 0 (0 means all), got {self.steps}")
 
-    @abstractmethod
-    def __call__(
-        self, diffusion: Diffusion, shape: Sequence[int], noise: Noise, condition: Condition = None
-    ) -> Images:
-        """x_0 [B, C, H, W], one image for each index of the noise."""
+    def check(self, process: Process, name: str) -> None:
+        super().check(process, name)
+        if self.steps > process.steps:
+            raise ValueError(f"{name}.steps must be at most process.steps={process.steps}, got {self.steps}")
 
 
 @dataclass
-class Ancestral(Sampler):
+class Ancestral(ReverseChain):
     """x_T ~ p(x_T), then x_s ~ p(x_s | x_t) down to x_0, the last step without noise (Ho et al. 2020, Alg. 2)."""
 
     @torch.no_grad()
     def __call__(
         self, diffusion: Diffusion, shape: Sequence[int], noise: Noise, condition: Condition = None
     ) -> Images:
-        x = diffusion.process.prior(noise, shape)
-        for t, s in pairwise(respaced(diffusion.process.steps, self.steps)):
+        process = required(diffusion.process, GaussianProcess, "sampler=ancestral")
+        x = process.prior(noise, shape)
+        for t, s in pairwise(respaced(process.steps, self.steps)):
             law = diffusion.reverse(x, t, s, condition, self.clip)
             x = law.sample(noise.normal(Purpose.REVERSE, shape, step=t)) if s > 0 else law.mean
         return x
 
 
 @dataclass
-class Ddim(Sampler):
+class Ddim(ReverseChain):
     """The family of Song et al. 2021 (DDIM), Eq. 12: eta = 0 draws no noise after x_T, eta = 1 is ancestral."""
 
     steps: int = 50
@@ -70,7 +88,7 @@ class Ddim(Sampler):
     def __call__(
         self, diffusion: Diffusion, shape: Sequence[int], noise: Noise, condition: Condition = None
     ) -> Images:
-        process = diffusion.process
+        process = required(diffusion.process, GaussianProcess, "sampler=ddim")
         x = process.prior(noise, shape)
         for t, s in pairwise(respaced(process.steps, self.steps)):
             x_0 = diffusion.x_0(x, t, condition, self.clip)

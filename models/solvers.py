@@ -18,13 +18,13 @@ from torch import Tensor
 from models.diffusion import Condition, Diffusion
 from models.noise import Noise
 from models.processes import GaussianProcess, Images
-from models.samplers import Sampler, respaced
+from models.samplers import ReverseChain, respaced
 
 Scalar = Float64[Tensor, ""]
 
 
 @dataclass
-class Heun(Sampler):
+class Heun(ReverseChain):
     """Heun's method along the lines of x/alpha over sigma/alpha (Karras et al. 2022, Alg. 1).
 
     steps: each is two evaluations of the network, but the last is one.
@@ -55,7 +55,7 @@ class Heun(Sampler):
 
 
 @dataclass
-class DpmSolver2M(Sampler):
+class DpmSolver2M(ReverseChain):
     """DPM-Solver++(2M): x̂_0 extrapolated in log(alpha/sigma) from two steps (Lu et al. 2022b, Alg. 2)."""
 
     steps: int = 20

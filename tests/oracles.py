@@ -101,6 +101,39 @@ class GaussianData:
     epsilon_network = Mixture.epsilon_network
 
 
+@dataclass(frozen=True)
+class PlaneMixture:
+    """Data in the plane, Σ_k weight_k N(mean_k, std² I): exact scores and conditionals."""
+
+    weights: tuple[float, ...]
+    means: tuple[tuple[float, float], ...]
+    std: float
+
+    def score(self, x: Tensor, sigma: float) -> Tensor:
+        """∇ log of the density with noise of `sigma` added, for x [B, 1, 1, 2]."""
+        variance = self.std**2 + sigma**2
+        off = torch.tensor(self.means, dtype=torch.float64) - x.double().reshape(-1, 1, 2)
+        weight = torch.tensor(self.weights, dtype=torch.float64)
+        share = torch.softmax(torch.log(weight) - off.square().sum(-1) / (2 * variance), -1)
+        return ((share[..., None] * off).sum(1) / variance).reshape(x.shape)
+
+    def samples(self, count: int, generator: torch.Generator) -> Tensor:
+        """Draws [count, 2]."""
+        return self._draw(torch.tensor(self.weights), count, generator)
+
+    def conditional_samples(self, first: float, count: int, generator: torch.Generator) -> Tensor:
+        """Draws of the second coordinate, given the first: its components' shares follow by Bayes' rule."""
+        means = torch.tensor(self.means)[:, 0]
+        return self._draw(
+            torch.tensor(self.weights) * torch.exp(-((first - means) ** 2) / (2 * self.std**2)), count, generator
+        )[:, 1]
+
+    def _draw(self, weights: Tensor, count: int, generator: torch.Generator) -> Tensor:
+        component = torch.multinomial(weights, count, replacement=True, generator=generator)
+        noise = torch.randn(count, 2, dtype=torch.float64, generator=generator)
+        return torch.tensor(self.means, dtype=torch.float64)[component] + self.std * noise
+
+
 def look_up(alpha_bar: np.ndarray, t: Tensor, x: Tensor) -> Tensor:
     """alpha-bar_t for each image, shaped to broadcast against x."""
     return torch.from_numpy(alpha_bar)[t].reshape(-1, *[1] * (x.ndim - 1))

@@ -12,6 +12,11 @@ from configs.runs import to_value
 from configs.schema import register
 from data_pipeline.sources import Photographs
 from data_pipeline.write import write_shards
+from models.langevin import Step
+from models.networks.refinenet import RefineNetConfig
+from models.networks.unet import UNetConfig
+from models.pixels import PixelRange
+from models.score_matching import DenoisingScoreMatching
 from trainer.distributed import World
 from trainer.loop import Outcome, train
 from trainer.run import Run
@@ -30,6 +35,23 @@ PAPER = {
     "ddpm_celebahq": (LSUN, 500_000 * 64, 64, 2e-5, True, "small", 0.0),
 }
 
+# name: parameters, images, learning rate, flips, EMA a step of 128, (L, sigma_1), (epsilon, steps, denoise)
+SCORES = {
+    "ncsn_cifar10": (30_117_635, 200_000 * 128, 1e-3, True, 0.0, (10, 1.0), (2e-5, 100, False)),
+    "ncsn_celeba": (30_117_635, 200_000 * 128, 1e-3, True, 0.0, (10, 1.0), (2e-5, 100, False)),
+    "ncsn_mnist": (7_638_657, 200_000 * 128, 1e-3, False, 0.0, (10, 1.0), (2e-5, 100, False)),
+    "ncsnv2_cifar10": (29_694_083, 300_000 * 128, 1e-4, True, 0.999, (232, 50.0), (6.2e-6, 5, True)),
+    "ncsnv2_lsun_church": (83_445_379, 200_000 * 128, 1e-4, True, 0.999, (788, 140.0), (4.9e-6, 4, True)),
+}
+
+LADDER = ("process=ladder", "parameterization=score", "objective=denoising")
+
+# What makes a network of each kind small.
+SHRUNK = {
+    UNetConfig: ("network.channels=8", "network.groups=4"),
+    RefineNetConfig: ("network.channels=4",),
+}
+
 
 def composed(name: str, *overrides: str) -> Run:
     register()
@@ -45,7 +67,7 @@ def photographs(tmp_path_factory) -> dict[tuple[int, int], Path]:
 
 
 def test_every_experiment_of_the_paper_is_there():
-    assert set(PAPER) | {"ddpm_digits", "ddpm_photographs"} <= set(EXPERIMENTS)
+    assert set(PAPER) | set(SCORES) | {"ddpm_digits", "ddpm_photographs", "ncsn_digits"} <= set(EXPERIMENTS)
 
 
 @pytest.mark.parametrize("name", sorted(PAPER))
@@ -65,6 +87,40 @@ def test_the_settings_are_the_papers(name):
     assert (schedule.steps, schedule.first, schedule.last) == (1000, 1e-4, 0.02)
 
 
+@pytest.mark.parametrize("name", sorted(SCORES))
+def test_the_settings_of_the_score_networks_are_the_papers(name):
+    run = composed(name)
+    parameters, images, rate, flip, decay, (levels, largest), walk = SCORES[name]
+    with torch.device("meta"):
+        assert sum(parameter.numel() for parameter in run.build_network().parameters()) == parameters
+    assert (run.run.images, run.data.batch, run.data.flip) == (images, 128, flip)
+    assert (run.optimizer.learning_rate, run.optimizer.warmup_images, run.engine.clip_norm) == (rate, 0, 0.0)
+    assert ema_decay(run.ema.half_lives[0], 128) == pytest.approx(decay, abs=1e-9)
+    assert (run.process.levels, run.process.largest, run.process.smallest) == (levels, largest, 0.01)
+    assert run.pixels is PixelRange.unit
+    assert run.objective == DenoisingScoreMatching(power=2.0)
+    for sampler in (run.sampler, run.preview.sampler):
+        assert (sampler.epsilon, sampler.steps, sampler.denoise) == walk
+        assert (sampler.step, sampler.start) == (Step.whole, [0.0, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["process=ladder"], "parameterization=Epsilon needs a GaussianProcess, got process=NoiseLadder"),
+        ([*LADDER], "sampler=Ancestral needs a GaussianProcess, got process=NoiseLadder"),
+        ([*LADDER, "sampler=annealed_langevin"], "preview.sampler=Ddim needs a GaussianProcess"),
+        (
+            ["sampler=annealed_langevin"],
+            "sampler=AnnealedLangevin needs a NoiseLadder, got process=GaussianProcess",
+        ),
+    ],
+)
+def test_parts_that_do_not_fit_the_process_are_refused_when_composed(overrides, said):
+    with pytest.raises(ValueError, match=said):
+        composed("ddpm_digits", *overrides)
+
+
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_shrunk_it_trains_two_steps(name, photographs, tmp_path):
     run = composed(
@@ -74,8 +130,7 @@ def test_shrunk_it_trains_two_steps(name, photographs, tmp_path):
         "data.channels=3",
         "data.resolution=32",
         "data.batch=2",
-        "network.channels=8",
-        "network.groups=4",
+        *SHRUNK[type(composed(name).network)],
         "run.images=4",
         "preview.every=0",
     )

@@ -35,4 +35,4 @@ def averaged_diffusion(run: Run, checkpoint: Path, half_life: float, device: tor
     weights = load_average(checkpoint, half_life or run.ema.half_lives[0], shards)
     network.load_state_dict(weights, assign=True)
     callable_network = InferenceNetwork(network.to(device), device, run.engine.precision)
-    return Diffusion(run.process, run.parameterization, callable_network)
+    return Diffusion(run.process, run.parameterization, callable_network, run.pixels)

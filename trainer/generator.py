@@ -33,4 +33,4 @@ class Generator:
         padded = -(-count // GRANULE) * GRANULE
         index = torch.arange(start, start + padded, device=self.device)
         x = self.sampler(self.diffusion, self.shape, Noise(self.seed, index))
-        return to_bytes(x[:count]).cpu()
+        return to_bytes(x[:count], self.diffusion.pixels).cpu()

@@ -34,7 +34,7 @@ def train(run: Run, world: World, asked_to_leave: Callable[[], bool]) -> Outcome
     """Follows the flow once per batch: shard, batch, noise, network, loss, engine, average, checkpoint, look."""
     data = DataStream(run.data, run.run.seed)
     engine = run.engine.build(run.build_network, run.optimizer, run.run.seed, world)
-    diffusion = Diffusion(run.process, run.parameterization, network=engine)
+    diffusion = Diffusion(run.process, run.parameterization, engine, run.pixels)
     ema, checkpoints = Ema(engine.shards(), run.ema.half_lives), Checkpoints(run.checkpoints(), run.run.keep)
     state = checkpoints.restore(TrainState(engine, ema, data.shards.fingerprint))
     if state.images >= run.run.images:
@@ -68,7 +68,8 @@ def train_step(
     engine: Engine, diffusion: Diffusion, objective: Objective, batch: Batch, lr: float, seed: int
 ) -> Report:
     """One step of Algorithm 1 (Ho et al. 2020), in as many micro-batches as the engine accumulates."""
-    x_0, noise = to_unit(batch.x.to(engine.device)), Noise(seed, batch.index.to(engine.device))
+    x_0 = to_unit(batch.x.to(engine.device), diffusion.pixels)
+    noise = Noise(seed, batch.index.to(engine.device))
     condition = None if batch.condition is None else batch.condition.to(engine.device)
     terms, size = [], len(x_0) // engine.accumulation
     for number in range(engine.accumulation):

@@ -8,10 +8,12 @@ from pathlib import Path
 from torch import nn
 
 from data_pipeline.stream import DataConfig
+from models.networks.config import NetworkConfig
 from models.networks.unet import UNetConfig
 from models.objectives import Objective, SimpleLoss
 from models.parameterizations import Epsilon, Parameterization
-from models.processes import GaussianProcess
+from models.pixels import PixelRange
+from models.processes import GaussianProcess, Process, required
 from models.samplers import Ancestral, Ddim, Sampler
 from trainer.ema import check_half_lives
 from trainer.engine import EngineConfig
@@ -67,14 +69,18 @@ class PreviewConfig:
 
 @dataclass
 class Run:
-    """A training run: shard, batch, noise, network, loss, engine, average, checkpoint, look."""
+    """A training run: shard, batch, noise, network, loss, engine, average, checkpoint, look.
+
+    pixels: the range in which the model sees them.
+    """
 
     run: RunConfig = field(default_factory=RunConfig)
     data: DataConfig = field(default_factory=DataConfig)
-    process: GaussianProcess = field(default_factory=GaussianProcess)
+    pixels: PixelRange = PixelRange.signed
+    process: Process = field(default_factory=GaussianProcess)
     parameterization: Parameterization = field(default_factory=Epsilon)
     objective: Objective = field(default_factory=SimpleLoss)
-    network: UNetConfig = field(default_factory=UNetConfig)
+    network: NetworkConfig = field(default_factory=UNetConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     ema: EmaConfig = field(default_factory=EmaConfig)
@@ -82,12 +88,11 @@ class Run:
     preview: PreviewConfig = field(default_factory=PreviewConfig)
 
     def __post_init__(self) -> None:
-        # Now, not at the first preview, which may be hours away.
-        for name, sampler in {"sampler": self.sampler, "preview.sampler": self.preview.sampler}.items():
-            if sampler.steps > self.process.steps and (name == "sampler" or self.preview.every):
-                raise ValueError(
-                    f"{name}.steps must be at most process.steps={self.process.steps}, got {sampler.steps}"
-                )
+        for name, part in {"parameterization": self.parameterization, "objective": self.objective}.items():
+            required(self.process, part.needs, f"{name}={type(part).__name__}")
+        self.sampler.check(self.process, "sampler")
+        if self.preview.every:  # now, not at the first preview, which may be hours away
+            self.preview.sampler.check(self.process, "preview.sampler")
         trained, variance = self.objective.variances, self.parameterization.variance
         if variance not in trained:
             raise ValueError(
@@ -107,7 +112,8 @@ class Run:
 
     def build_network(self) -> nn.Module:
         """The network, on torch's current device, not yet initialized."""
-        return self.network.build(self.data.channels, self.data.resolution, self.parameterization.outputs)
+        outputs, steps = self.parameterization.outputs, self.process.steps
+        return self.network.build(self.data.channels, self.data.resolution, outputs, steps)
 
     def checkpoints(self) -> Path:
         """Where its checkpoints lie."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import zlib
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +32,23 @@ class VarianceScaled:
         return each_row.reshape(-1, *[1] * (self.weight.ndim - 1))
 
 
+class StartsItself(ABC):
+    """Mixed into a layer that says itself how each of its parameters starts."""
+
+    @abstractmethod
+    def start(self, kind: str, uniform: Tensor) -> Tensor:
+        """The parameter `kind`, made of uniform numbers in (0, 1] of its shape."""
+
+
+class FanInUniform(StartsItself):
+    """Mixed into a layer whose weight and bias are uniform within ±1 / sqrt(fan_in): torch's own law."""
+
+    weight: Tensor
+
+    def start(self, kind: str, uniform: Tensor) -> Tensor:
+        return (2 * uniform - 1) / math.sqrt(self.weight[0].numel())
+
+
 @torch.no_grad()
 def initialize(network: nn.Module, seed: int) -> None:
     """Fills every parameter in place. Norms start as the identity, biases at 0, the rest as their layer says.
@@ -41,7 +60,11 @@ def initialize(network: nn.Module, seed: int) -> None:
         owner = network.get_submodule(owner_name)
         if parameter.is_meta:
             raise ValueError(f"parameter {name} is on the meta device: it needs memory first")
-        if kind == "bias":
+        if isinstance(owner, StartsItself):
+            parameter.copy_(
+                owner.start(kind, keyed_uniform(seed, name, parameter.numel()).reshape(parameter.shape))
+            )
+        elif kind == "bias":
             parameter.zero_()
         elif isinstance(owner, VarianceScaled):
             uniform = 2 * keyed_uniform(seed, name, parameter.numel()).reshape(parameter.shape) - 1
@@ -60,3 +83,9 @@ def keyed_uniform(seed: int, name: str, count: int, piece: int = 1 << 18) -> Ten
         for step, start in enumerate(range(0, count, piece))
     ]
     return torch.cat(pieces)
+
+
+def normal_of(uniform: Tensor) -> Tensor:
+    """Standard normal numbers, the quantiles of uniform ones in (0, 1]."""
+    quantiles: Tensor = torch.special.ndtri(uniform.clamp(max=1 - 2.0**-24))
+    return quantiles

@@ -10,11 +10,12 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.networks.config import NetworkConfig
 from models.networks.layers import Attention, Conv2d, Downsample, ResidualBlock, TimeEmbedding, Upsample
 
 
 @dataclass
-class UNetConfig:
+class UNetConfig(NetworkConfig):
     """The shape of a U-Net.
 
     channels: of the first level; level i has channels · multipliers[i] and half the resolution of the one before.
@@ -45,11 +46,7 @@ class UNetConfig:
         if not 0 <= self.dropout < 1:
             raise ValueError(f"network.dropout must lie in [0, 1), got {self.dropout}")
 
-    def build(self, image_channels: int, resolution: int, outputs: int = 1) -> UNet:
-        """The network for images [image_channels, resolution, resolution], on torch's current device.
-
-        outputs: how many channels it gives for each channel of the images.
-        """
+    def build(self, image_channels: int, resolution: int, outputs: int = 1, steps: int = 0) -> UNet:
         return UNet(self, image_channels, resolution, outputs)
 
 

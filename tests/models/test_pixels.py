@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from models.pixels import to_bytes, to_unit
+from models.pixels import PixelRange, to_bytes, to_unit
 
 BYTES = torch.arange(256).byte()
 
@@ -22,3 +22,9 @@ def test_a_value_becomes_the_nearest_byte_and_what_lies_outside_is_clipped():
     nudged = to_unit(BYTES) + 0.49 * 2 / 255
     assert torch.equal(to_bytes(nudged), BYTES)
     assert to_bytes(torch.tensor([-3.0, 3.0])).tolist() == [0, 255]
+
+
+def test_the_unit_range_is_torchvisions_to_tensor_and_comes_back():
+    assert torch.equal(to_unit(BYTES, PixelRange.unit), BYTES.float().div(255))
+    assert torch.equal(to_bytes(to_unit(BYTES, PixelRange.unit), PixelRange.unit), BYTES)
+    assert to_bytes(torch.tensor([-3.0, 3.0]), PixelRange.unit).tolist() == [0, 255]
