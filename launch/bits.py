@@ -26,11 +26,13 @@ def main(config: DictConfig) -> int:
     from launch.restored import Averaged
     from models.likelihood import Likelihood
     from models.noise import Noise
+    from models.processes import GaussianProcess, required
     from trainer.metrics.bits_per_dim import bits_per_dim, bound_of, first_images
 
     chosen = to_value(config)
     likelihood = Likelihood(floor=chosen.floor, clip=chosen.clip)
     of = Averaged.of(chosen)
+    required(of.run.process, GaussianProcess, "launch.bits")
     images = first_images(of.run.data, chosen.shards, chosen.count)
     noise = Noise(chosen.seed, torch.arange(len(images), device=of.device))
     with tqdm(total=len(images), desc="bound", unit="img", disable=None) as bar:

@@ -51,10 +51,11 @@ class Restored:
 
     @classmethod
     def of(cls, chosen: GenerateConfig) -> Restored:
-        """Raises ValueError as `Averaged.of` does, and for a field that the run's sampler does not have."""
+        """Raises ValueError as `Averaged.of` does, and for a sampler that does not fit the run."""
         of = Averaged.of(chosen)
         own = isinstance(chosen.sampler, OwnSampler)
         sampler = chosen.sampler.over(of.run.sampler) if own else chosen.sampler
+        sampler.check(of.run.process, "sampler")
         generator = Generator(of.diffusion, sampler, of.run.shape, chosen.seed, of.device)
         return cls(of.run, of.checkpoint, generator, of.half_life)
 

@@ -91,6 +91,7 @@ class Diffusion(Generic[Forward]):
 
     def reverse(self, x_t: Images, t: Time, s: Time, condition: Condition = None, clip: bool = False) -> Gaussian:
         """p(x_s | x_t) (Ho et al. 2020, Eq. 1)."""
+        required(self.process, GaussianProcess, "p(x_s | x_t)")  # before the network is asked
         return self.reverse_given(self.predict(x_t, t, condition, clip), x_t, t, s)
 
     def reverse_given(self, said: Prediction, x_t: Images, t: Time, s: Time) -> Gaussian:

@@ -9,6 +9,14 @@ from configs.runs import choices, keep_config, load_run, to_value
 from configs.schema import GROUPS, PLACES, register
 
 NEEDS = {"reciprocal": ["parameterization=data"], "hybrid": ["parameterization.variance=learned"]}
+LADDER = {
+    "process": "process=ladder",
+    "parameterization": "parameterization=score",
+    "objective": "objective=denoising",
+    "sampler": "sampler=annealed_langevin",
+    "preview.sampler": "sampler@preview.sampler=annealed_langevin",
+}
+OF_LADDERS = {"ladder", "langevin", "annealed_langevin"}
 VARIANTS = [(place, name) for place, group in PLACES.items() for name in GROUPS[group]]
 
 
@@ -26,7 +34,12 @@ def override(place: str, name: str) -> str:
 
 @pytest.mark.parametrize(("place", "name"), VARIANTS)
 def test_a_variant_is_chosen_and_remembered(tmp_path, place, name):
-    config = composed(f"run.directory={tmp_path}", *NEEDS.get(name, []), override(place, name))
+    needs = NEEDS.get(name, [])
+    if name in OF_LADDERS:
+        needs = [choice for at, choice in LADDER.items() if at != place]
+    if name == "refinenet":
+        needs = ["experiment=ncsn_digits"]
+    config = composed(f"run.directory={tmp_path}", *needs, override(place, name))
     run = to_value(config)
     assert choices(run)[place] == name
     keep_config(config, run)
