@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from models.diffusion import Condition, Diffusion
+from models.bound import step_kl
+from models.diffusion import Chain, Condition, Diffusion
 from models.noise import Noise, Purpose
 from models.processes import Images
 
@@ -45,3 +46,19 @@ class SimpleLoss(Objective):
         target = diffusion.parameterization.target(process, x_0, x_t, epsilon, t)
         error = diffusion.output(x_t, t, condition) - target
         return Terms(loss=error.square().flatten(1).mean(1), t=t)
+
+
+@dataclass
+class LowerBound(Objective):
+    """-K but for its constants: the KL term of a uniform t in 2..T, T - 1 times (Sohl-Dickstein 2015, Eq. 14).
+
+    In nats for each element of x, so that data of any size has losses of the same order.
+    """
+
+    def __call__(self, diffusion: Chain, x_0: Images, noise: Noise, condition: Condition = None) -> Terms:
+        process = diffusion.process
+        process.check(x_0)
+        t = 2 + noise.integers(Purpose.TIME, process.steps - 1)
+        x_t = process.marginal(x_0, t).draw(noise, Purpose.EPSILON, x_0.shape[1:]).to(x_0.dtype)
+        kl = step_kl(diffusion, x_0, x_t, t, condition)
+        return Terms(loss=(process.steps - 1) * kl / x_0[0].numel(), t=t)

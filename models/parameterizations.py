@@ -6,8 +6,11 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import Enum
 
-from models.distributions import Gaussian
-from models.processes import GaussianProcess, Images, Time, per_image
+from jaxtyping import Float
+from torch import Tensor
+
+from models.distributions import Gaussian, Law
+from models.processes import GaussianProcess, Images, MarkovProcess, Time, per_image
 
 
 class Variance(Enum):
@@ -17,9 +20,29 @@ class Variance(Enum):
     large = "large"  # beta_t: right where the data is N(0, I)
 
 
+Output = Float[Tensor, "B O H W"]
+
+
+class ReverseKernel(ABC):
+    """How the network's output becomes p(x_s | x_t): all that the bound and ancestral sampling need.
+
+    outputs: how many numbers the network gives for each element of x; their channels follow one another.
+    """
+
+    outputs = 1
+
+    @abstractmethod
+    def check(self, process: MarkovProcess) -> None:
+        """Raises ValueError for a process that the kernel cannot reverse."""
+
+    @abstractmethod
+    def law(self, process: MarkovProcess, output: Output, x_t: Images, t: Time, s: Time, clip: bool) -> Law:
+        """p(x_s | x_t); `clip` holds x̂_0, where the kernel goes through it, within [-1, 1]."""
+
+
 @dataclass
-class Parameterization(ABC):
-    """The meaning of the network's output, and the variance of the reverse law."""
+class Parameterization(ReverseKernel):
+    """A kernel through x̂_0: the meaning of the network's output, and the variance of the reverse law."""
 
     variance: Variance = Variance.large
     divides_by_signal = False  # recovers x_0 through 1 / sqrt(alpha-bar_t), which must then not be 0
@@ -31,6 +54,22 @@ class Parameterization(ABC):
     @abstractmethod
     def x_0(self, process: GaussianProcess, output: Images, x_t: Images, t: Time) -> Images:
         """x̂_0, as the output implies it."""
+
+    def check(self, process: MarkovProcess) -> None:
+        name = type(self).__name__
+        if not isinstance(process, GaussianProcess):
+            raise ValueError(f"parameterization={name} reverses process=gaussian, got {type(process).__name__}")
+        if self.divides_by_signal and float(process.alpha_bar(process.steps)) <= 0:
+            raise ValueError(
+                f"parameterization={name} recovers x_0 by dividing by sqrt(alpha-bar_t), which is 0 at "
+                f"t = {process.steps} under the schedule {type(process.schedule).__name__}; choose another "
+                "parameterization or schedule"
+            )
+
+    def law(self, process: MarkovProcess, output: Output, x_t: Images, t: Time, s: Time, clip: bool) -> Gaussian:
+        assert isinstance(process, GaussianProcess)
+        x_0 = self.x_0(process, output, x_t, t)
+        return self.reverse(process, x_t, x_0.clamp(-1, 1) if clip else x_0, t, s)
 
     def reverse(self, process: GaussianProcess, x_t: Images, x_0: Images, t: Time, s: Time) -> Gaussian:
         """p(x_s | x_t): the posterior's mean with x̂_0 in place of x_0 (Ho et al. 2020, Eq. 11)."""

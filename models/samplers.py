@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import torch
 
-from models.diffusion import Condition, Diffusion
+from models.diffusion import Chain, Condition, Diffusion
 from models.noise import Noise, Purpose
 from models.processes import Images
 
@@ -45,12 +45,12 @@ class Ancestral(Sampler):
 
     @torch.no_grad()
     def __call__(
-        self, diffusion: Diffusion, shape: Sequence[int], noise: Noise, condition: Condition = None
+        self, diffusion: Chain, shape: Sequence[int], noise: Noise, condition: Condition = None
     ) -> Images:
         x = diffusion.process.prior(noise, shape)
         for t, s in pairwise(respaced(diffusion.process.steps, self.steps)):
             law = diffusion.reverse(x, t, s, condition, self.clip)
-            x = law.sample(noise.normal(Purpose.REVERSE, shape, step=t)) if s > 0 else law.mean
+            x = law.draw(noise, Purpose.REVERSE, shape, step=t) if s > 0 else law.mode
         return x
 
 
