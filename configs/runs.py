@@ -9,7 +9,7 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from configs.schema import GROUPS, PLACES, open_run
+from configs.schema import GROUPS, PLACES, open_part, open_run
 from trainer.run import Run
 
 # What may change between a run and its resumption: how long, how often and how fast, but not what is computed.
@@ -67,13 +67,16 @@ def load_run(directory: Path) -> Run:
     chosen = cast(dict[str, str], document.pop("choices"))
     config = open_run()
     for place, name in chosen.items():
-        OmegaConf.update(config, place, GROUPS[PLACES[place]][name])
+        OmegaConf.update(config, place, open_part(PLACES[place], name))
     return cast(Run, to_value(cast(DictConfig, OmegaConf.merge(config, document))))
 
 
 def read_config(path: Path) -> dict[str, object]:
     """A kept config.yaml as plain values."""
-    return cast(dict[str, object], OmegaConf.to_container(OmegaConf.load(path)))
+    document = cast(dict[str, object], OmegaConf.to_container(OmegaConf.load(path)))
+    # A run from before these were chosen had the one kind there was.
+    document["choices"] = {"data": "shards", "process": "gaussian", **cast(dict[str, str], document["choices"])}
+    return document
 
 
 def choices(run: Run) -> dict[str, str]:

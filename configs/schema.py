@@ -10,14 +10,21 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from configs.doors import EvaluateConfig, PackConfig, SampleConfig
+from data_pipeline.config import DataConfig
+from data_pipeline.synthetic import Heartbeat, Mixture, SwissRoll
+from models.networks.dense import MlpConfig, RadialBasisConfig
 from models.networks.unet import UNetConfig
-from models.objectives import SimpleLoss
+from models.objectives import LowerBound, SimpleLoss
 from models.parameterizations import Data, Epsilon, PosteriorMean, Velocity
+from models.processes import BinomialProcess, GaussianProcess
+from models.reverse import DataProbability, FlipProbability, GaussianKernel
 from models.samplers import Ancestral, Ddim
 from models.schedules import Constant, Cosine, Linear, Quadratic, Reciprocal, Sigmoid
 from trainer.run import Run
 
 GROUPS: dict[str, dict[str, type]] = {
+    "data": {"shards": DataConfig, "swiss_roll": SwissRoll, "heartbeat": Heartbeat, "mixture": Mixture},
+    "process": {"gaussian": GaussianProcess, "binomial": BinomialProcess},
     "process/schedule": {
         "linear": Linear,
         "quadratic": Quadratic,
@@ -26,9 +33,17 @@ GROUPS: dict[str, dict[str, type]] = {
         "constant": Constant,
         "reciprocal": Reciprocal,
     },
-    "parameterization": {"epsilon": Epsilon, "data": Data, "posterior_mean": PosteriorMean, "velocity": Velocity},
-    "objective": {"simple": SimpleLoss},
-    "network": {"unet": UNetConfig},
+    "parameterization": {
+        "epsilon": Epsilon,
+        "data": Data,
+        "posterior_mean": PosteriorMean,
+        "velocity": Velocity,
+        "dpm_gaussian": GaussianKernel,
+        "dpm_binomial": FlipProbability,
+        "dpm_binomial_data": DataProbability,
+    },
+    "objective": {"simple": SimpleLoss, "bound": LowerBound},
+    "network": {"unet": UNetConfig, "rbf": RadialBasisConfig, "mlp": MlpConfig},
     "sampler": {"ancestral": Ancestral, "ddim": Ddim},
 }
 
@@ -43,7 +58,18 @@ def open_run() -> DictConfig:
     """
     schema = OmegaConf.structured(Run)
     for place in PLACES:
-        OmegaConf.update(schema, place, MISSING)
+        if place.rpartition(".")[0] not in PLACES:
+            OmegaConf.update(schema, place, MISSING)
+    return schema
+
+
+def open_part(group: str, name: str) -> DictConfig:
+    """The schema of a variant, in which the parts with variants of its own are still to be chosen."""
+    schema = OmegaConf.structured(GROUPS[group][name])
+    for inner in GROUPS:
+        parent, _, field = inner.rpartition("/")
+        if parent == group:
+            schema[field] = MISSING
     return schema
 
 
@@ -55,5 +81,5 @@ def register() -> None:
     store.store(name="sample_schema", node=SampleConfig)
     store.store(name="evaluate_schema", node=EvaluateConfig)
     for group, choices in GROUPS.items():
-        for name, node in choices.items():
-            store.store(group=group, name=name, node=node)
+        for name in choices:
+            store.store(group=group, name=name, node=open_part(group, name))

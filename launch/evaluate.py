@@ -21,16 +21,24 @@ def main(config: DictConfig) -> int:
 
     from configs.runs import to_value
     from launch.restored import Restored
+    from trainer.metrics.bound import evaluate_bound
     from trainer.metrics.evaluation import evaluate
 
     chosen = to_value(config)
     restored = Restored.of(chosen)
-    score = evaluate(
-        restored.run.data,
-        chosen.held_out,
-        lambda count: torch.cat(list(restored.batches(0, count, chosen.batch))),
-        chosen.count,
-    )
+    run = restored.run
+    if not run.data.pixels:
+        generator = restored.generator
+        score = evaluate_bound(run, generator.diffusion, generator.device, chosen.count or 10_000, chosen.batch)
+    elif chosen.held_out:
+        score = evaluate(
+            run.data,
+            chosen.held_out,
+            lambda count: torch.cat(list(restored.batches(0, count, chosen.batch))),
+            chosen.count,
+        )
+    else:
+        raise ValueError("held_out must be given: add held_out=… to the command")
     sampler = restored.generator.sampler
     score |= {
         "run": str(restored.run.directory),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -27,7 +28,12 @@ class Terms:
 
 @dataclass
 class Objective(ABC):
-    """Called with a diffusion, data x_0 in [-1, 1] and the noise of each image."""
+    """Called with a diffusion, data x_0 in [-1, 1] and the noise of each image.
+
+    needs: what the diffusion must be.
+    """
+
+    needs: ClassVar[type[Chain]] = Diffusion
 
     @abstractmethod
     def __call__(self, diffusion: Diffusion, x_0: Images, noise: Noise, condition: Condition = None) -> Terms:
@@ -54,6 +60,8 @@ class LowerBound(Objective):
 
     In nats for each element of x, so that data of any size has losses of the same order.
     """
+
+    needs = Chain
 
     def __call__(self, diffusion: Chain, x_0: Images, noise: Noise, condition: Condition = None) -> Terms:
         process = diffusion.process

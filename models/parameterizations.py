@@ -23,6 +23,7 @@ class Variance(Enum):
 Output = Float[Tensor, "B O H W"]
 
 
+@dataclass
 class ReverseKernel(ABC):
     """How the network's output becomes p(x_s | x_t): all that the bound and ancestral sampling need.
 

@@ -90,7 +90,7 @@ class MarkovProcess(Process):
     def step_entropy(self, x_0: Images, t: Time) -> Images:
         """H_q(X_t | X_{t-1}, X_0 = x_0) of each element, in nats."""
 
-    def check(self, x_0: Images) -> None:  # noqa: B027
+    def check(self, x_0: Images) -> None:
         """Raises ValueError for data that the process is not defined on."""
 
 

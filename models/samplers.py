@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 
@@ -23,7 +24,10 @@ class Sampler(ABC):
 
     steps: how many network evaluations an image takes; 0 means T, all of them.
     clip: hold x̂_0 within [-1, 1] at every step, as the official DDPM code does.
+    needs: what the diffusion must be.
     """
+
+    needs: ClassVar[type[Chain]] = Diffusion
 
     steps: int = 0
     clip: bool = True
@@ -42,6 +46,8 @@ class Sampler(ABC):
 @dataclass
 class Ancestral(Sampler):
     """x_T ~ p(x_T), then x_s ~ p(x_s | x_t) down to x_0, the last step without noise (Ho et al. 2020, Alg. 2)."""
+
+    needs = Chain
 
     @torch.no_grad()
     def __call__(

@@ -7,11 +7,13 @@ from pathlib import Path
 
 from torch import nn
 
-from data_pipeline.stream import DataConfig
+from data_pipeline.config import DataConfig, DataSource
+from models.diffusion import Chain, Diffusion, Network
+from models.networks.config import NetworkConfig
 from models.networks.unet import UNetConfig
 from models.objectives import Objective, SimpleLoss
-from models.parameterizations import Epsilon, Parameterization
-from models.processes import GaussianProcess
+from models.parameterizations import Epsilon, Parameterization, ReverseKernel
+from models.processes import GaussianProcess, MarkovProcess
 from models.samplers import Ancestral, Ddim, Sampler
 from trainer.engine import EngineConfig
 from trainer.optimizers import OptimizerConfig
@@ -68,16 +70,30 @@ class Run:
     """A training run: shard, batch, noise, network, loss, engine, average, checkpoint, look."""
 
     run: RunConfig = field(default_factory=RunConfig)
-    data: DataConfig = field(default_factory=DataConfig)
-    process: GaussianProcess = field(default_factory=GaussianProcess)
-    parameterization: Parameterization = field(default_factory=Epsilon)
+    data: DataSource = field(default_factory=DataConfig)
+    process: MarkovProcess = field(default_factory=GaussianProcess)
+    parameterization: ReverseKernel = field(default_factory=Epsilon)
     objective: Objective = field(default_factory=SimpleLoss)
-    network: UNetConfig = field(default_factory=UNetConfig)
+    network: NetworkConfig = field(default_factory=UNetConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     ema: EmaConfig = field(default_factory=EmaConfig)
     sampler: Sampler = field(default_factory=Ancestral)
     preview: PreviewConfig = field(default_factory=PreviewConfig)
+
+    def __post_init__(self) -> None:
+        through_x_0 = isinstance(self.parameterization, Parameterization)
+        for place, part in (
+            ("objective", self.objective),
+            ("sampler", self.sampler),
+            ("preview.sampler", self.preview.sampler if self.preview.every else self.sampler),
+        ):
+            if part.needs is Diffusion and not through_x_0:
+                raise ValueError(
+                    f"{place}={type(part).__name__} goes through x̂_0, which "
+                    f"parameterization={type(self.parameterization).__name__} does not give; "
+                    "choose objective=bound and sampler=ancestral"
+                )
 
     @property
     def directory(self) -> Path:
@@ -91,7 +107,14 @@ class Run:
 
     def build_network(self) -> nn.Module:
         """The network, on torch's current device, not yet initialized."""
-        return self.network.build(self.data.channels, self.data.resolution)
+        return self.network.build(
+            self.data.channels, self.data.resolution, self.parameterization.outputs, self.process.steps
+        )
+
+    def diffusion(self, network: Network) -> Chain:
+        """The process, the meaning of the network's output, and the network."""
+        kind = Diffusion if isinstance(self.parameterization, Parameterization) else Chain
+        return kind(self.process, self.parameterization, network)
 
     def checkpoints(self) -> Path:
         """Where its checkpoints lie."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,14 @@ class VarianceScaled:
         return each_row.reshape(-1, *[1] * (self.weight.ndim - 1))
 
 
+class StartsItself(ABC):
+    """Mixed into a layer that says itself how each of its parameters starts."""
+
+    @abstractmethod
+    def start(self, kind: str, uniform: Tensor) -> Tensor:
+        """The parameter `kind`, made of uniform numbers in (0, 1] of its shape."""
+
+
 @torch.no_grad()
 def initialize(network: nn.Module, seed: int) -> None:
     """Fills every parameter in place. Norms start as the identity, biases at 0, the rest as their layer says.
@@ -41,7 +50,11 @@ def initialize(network: nn.Module, seed: int) -> None:
         owner = network.get_submodule(owner_name)
         if parameter.is_meta:
             raise ValueError(f"parameter {name} is on the meta device: it needs memory first")
-        if kind == "bias":
+        if isinstance(owner, StartsItself):
+            parameter.copy_(
+                owner.start(kind, keyed_uniform(seed, name, parameter.numel()).reshape(parameter.shape))
+            )
+        elif kind == "bias":
             parameter.zero_()
         elif isinstance(owner, VarianceScaled):
             uniform = 2 * keyed_uniform(seed, name, parameter.numel()).reshape(parameter.shape) - 1

@@ -10,11 +10,12 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.networks.config import NetworkConfig
 from models.networks.layers import Attention, Conv2d, Downsample, ResidualBlock, TimeEmbedding, Upsample
 
 
 @dataclass
-class UNetConfig:
+class UNetConfig(NetworkConfig):
     """The shape of a U-Net.
 
     channels: of the first level; level i has channels · multipliers[i] and half the resolution of the one before.
@@ -43,15 +44,14 @@ class UNetConfig:
         if not 0 <= self.dropout < 1:
             raise ValueError(f"network.dropout must lie in [0, 1), got {self.dropout}")
 
-    def build(self, image_channels: int, resolution: int) -> UNet:
-        """The network for images [image_channels, resolution, resolution], on torch's current device."""
-        return UNet(self, image_channels, resolution)
+    def build(self, image_channels: int, resolution: int, outputs: int = 1, steps: int = 0) -> UNet:
+        return UNet(self, image_channels, resolution, outputs)
 
 
 class UNet(nn.Module):
-    """(x_t [B, C, H, W], t [B] in 1..T) → output [B, C, H, W]."""
+    """(x_t [B, C, H, W], t [B] in 1..T) → output [B, outputs · C, H, W]."""
 
-    def __init__(self, config: UNetConfig, image_channels: int, resolution: int) -> None:
+    def __init__(self, config: UNetConfig, image_channels: int, resolution: int, outputs: int = 1) -> None:
         super().__init__()
         halvings = len(config.multipliers) - 1
         if resolution % 2**halvings:
@@ -87,12 +87,12 @@ class UNet(nn.Module):
                 self.up.append(Upsample(running))
 
         self.norm_out = nn.GroupNorm(config.groups, running, eps=1e-6)
-        self.conv_out = Conv2d(running, image_channels, init_scale=0.0)
+        self.conv_out = Conv2d(running, outputs * image_channels, init_scale=0.0)
         self.time = TimeEmbedding(config.channels, [stage.width for stage in self.stages()])
 
     def forward(
         self, x: Float[Tensor, "B C H W"], t: Int64[Tensor, " B"], condition: Tensor | None = None
-    ) -> Float[Tensor, "B C H W"]:
+    ) -> Float[Tensor, "B O H W"]:
         if condition is not None:
             raise ValueError("network=unet takes no condition; set data.labels=false")
         shifts = iter(self.time(t))

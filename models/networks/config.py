@@ -1,0 +1,20 @@
+"""What a network is told of the job when it is built."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from torch import nn
+
+
+@dataclass
+class NetworkConfig(ABC):
+    """The shape of a network: a plain value, from which the module is built."""
+
+    @abstractmethod
+    def build(self, image_channels: int, resolution: int, outputs: int = 1, steps: int = 0) -> nn.Module:
+        """The network for x [image_channels, resolution, resolution], on torch's current device.
+
+        outputs: how many numbers it gives for each element of x. steps: T, for networks that have a part for each t.
+        """
