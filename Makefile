@@ -30,7 +30,7 @@ train: setup
 	@echo "samples     $$(ls -d $(RUN_DIRECTORY)/samples/*/ | tail -n 1)grid.png"
 	@echo "checkpoint  $$(ls -d $(RUN_DIRECTORY)/checkpoints/* | tail -n 1)"
 	@echo "watch       .venv/bin/tensorboard --logdir $(RUN_DIRECTORY)"
-	@echo "go on       $(RUN) -m launch.train experiment=ddpm_digits run.images=2_000_000"
+	@echo "go on       $(RUN) -m launch.train experiment=ddpm_digits run.images=700_000"
 
 test: setup
 	$(RUN) -m pytest

@@ -1,0 +1,59 @@
+"""Every variant of every part can be chosen, and a run directory remembers the choice."""
+
+from __future__ import annotations
+
+import pytest
+from hydra import compose, initialize_config_module
+
+from configs.runs import choices, keep_config, load_run, to_value
+from configs.schema import GROUPS, PLACES, register
+
+VARIANTS = [(place, name) for place, group in PLACES.items() for name in GROUPS[group]]
+
+
+def composed(*overrides: str):
+    register()
+    with initialize_config_module("configs", version_base="1.3"):
+        return compose("train", list(overrides))
+
+
+def override(place: str, name: str) -> str:
+    """As the command line says it."""
+    group = PLACES[place]
+    return f"{group}={name}" if group.replace("/", ".") == place else f"{group}@{place}={name}"
+
+
+@pytest.mark.parametrize(("place", "name"), VARIANTS)
+def test_a_variant_is_chosen_and_remembered(tmp_path, place, name):
+    needs = ["parameterization=data"] if name == "reciprocal" else []
+    config = composed(f"run.directory={tmp_path}", *needs, override(place, name))
+    run = to_value(config)
+    assert choices(run)[place] == name
+    keep_config(config, run)
+    assert load_run(tmp_path) == run
+
+
+def test_what_may_change_on_resumption_may_change(tmp_path):
+    config = composed(f"run.directory={tmp_path}")
+    keep_config(config, to_value(config))
+    more = composed(
+        f"run.directory={tmp_path}",
+        "run.images=1",
+        "run.log_every=7",
+        "run.keep=1",
+        "data.workers=0",
+        "sampler=ddim",
+        "sampler@preview.sampler=ancestral",
+        "preview.count=1",
+    )
+    keep_config(more, to_value(more))
+    assert load_run(tmp_path).run.images == 1
+
+
+def test_what_is_computed_may_not(tmp_path):
+    config = composed(f"run.directory={tmp_path}")
+    keep_config(config, to_value(config))
+    for change in ("run.seed=1", "data.batch=128", "process/schedule=cosine", "ema.half_lives=[1]"):
+        other = composed(f"run.directory={tmp_path}", change)
+        with pytest.raises(ValueError, match="another run, which differs in"):
+            keep_config(other, to_value(other))
