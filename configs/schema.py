@@ -19,7 +19,7 @@ from models.parameterizations import Data, Epsilon, PosteriorMean, Velocity
 from models.processes import BinomialProcess, GaussianProcess
 from models.reverse import DataProbability, FlipProbability, GaussianKernel
 from models.samplers import Ancestral, Ddim
-from models.schedules import Constant, Cosine, Linear, Quadratic, Reciprocal, Sigmoid
+from models.schedules import Constant, Cosine, Learned, Linear, Quadratic, Reciprocal, Sigmoid
 from trainer.run import Run
 
 GROUPS: dict[str, dict[str, type]] = {
@@ -32,6 +32,7 @@ GROUPS: dict[str, dict[str, type]] = {
         "cosine": Cosine,
         "constant": Constant,
         "reciprocal": Reciprocal,
+        "learned": Learned,
     },
     "parameterization": {
         "epsilon": Epsilon,

@@ -106,7 +106,7 @@ def u_sin(u: float) -> float:
 
 @dataclass
 class Heartbeat(SyntheticConfig):
-    """Binary sequences with a one in every fifth place, from one of five places on (Sohl-Dickstein 2015, Fig. 2)."""
+    """Binary sequences with a one in every fifth place, from one of five places on (DPM 2015, Fig. 2)."""
 
     length: int = 20
     period: int = 5

@@ -1,4 +1,4 @@
-"""The bound K on the log-likelihood by its terms, and the entropy of each reverse step (Sohl-Dickstein et al. 2015)."""
+"""The bound K by its terms, and the entropy of each reverse step (Sohl-Dickstein et al. 2015)."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ class Bound:
 def bound(chain: Chain, x_0: Images, noise: Noise, condition: Condition = None) -> Bound:
     """K, from one trajectory of each image, with p(x_0 | x_1) pinned to the forward kernel (Eq. 13-14, App. B.2).
 
-    What the pinned step leaves, E ln pi(x_0) / pi(x_1), is taken as 0, and E ln p(x_T) as minus the prior's entropy:
-    so K bounds the log-likelihood of data that has the prior's moments, which `check_moments` makes sure of.
+    The pinned step leaves E ln pi(x_0) / pi(x_1), taken as 0, and E ln p(x_T) is taken as minus the entropy of the
+    prior: K bounds the log-likelihood of data with the moments of the prior, which `check_moments` makes sure of.
     """
     process, shape = chain.process, x_0.shape[1:]
     process.check(x_0)
@@ -54,9 +54,14 @@ def bound(chain: Chain, x_0: Images, noise: Noise, condition: Condition = None) 
     for t in range(2, process.steps + 1):
         x_t = process.marginal(x_0, t).draw(noise, Purpose.EPSILON, shape, step=t).to(x_0.dtype)
         kl.append(step_kl(chain, x_0, x_t, t, condition))
+    return around(process, x_0, torch.stack(kl, dim=1) if kl else x_0.new_zeros(len(x_0), 0))
+
+
+def around(process: MarkovProcess, x_0: Images, kl: Float[Tensor, "B terms"]) -> Bound:
+    """The bound with these KL terms: what it has beside them follows from the process alone."""
     prior = process.stationary(x_0)
     return Bound(
-        kl=torch.stack(kl, dim=1) if kl else x_0.new_zeros(len(x_0), 0),
+        kl=kl,
         last=per_sample(process.marginal(x_0, process.steps).entropy()),
         first=per_sample(process.marginal(x_0, 1).entropy()),
         prior=per_sample(prior.entropy()),

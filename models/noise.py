@@ -33,6 +33,7 @@ class Purpose(IntEnum):
     REVERSE = 4
     INITIALIZATION = 5
     DROPOUT = 6
+    FORWARD = 7
 
 
 def philox(counter: Sequence[Int64[Tensor, "..."]], key: tuple[int, int]) -> list[Int64[Tensor, "..."]]:

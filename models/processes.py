@@ -17,7 +17,7 @@ from torch import Tensor
 
 from models.distributions import Bernoulli, Gaussian, Law
 from models.noise import Noise, Purpose
-from models.schedules import BetaSchedule, Linear, alpha_bar
+from models.schedules import BetaSchedule, Linear, Live, alpha_bar
 
 Time = int | Int64[Tensor, " B"]
 Images = Float[Tensor, "B C H W"]
@@ -64,6 +64,8 @@ class MarkovProcess(Process):
 
     def alpha_bar(self, t: Time) -> Float64[Tensor, "*B"]:
         """alpha-bar_t in float64: a scalar for an int, [B] for a tensor, which is looked up where it lies."""
+        if isinstance(self.schedule, Live):
+            return alpha_bar(self.schedule.beta())[t]
         if isinstance(t, int):
             return self._tables[torch.device("cpu")][t]
         if t.device not in self._tables:
@@ -140,7 +142,7 @@ class GaussianProcess(MarkovProcess):
 
 @dataclass
 class BinomialProcess(MarkovProcess):
-    """q(x_t = 1 | x_{t-1}) = x_{t-1} (1 - beta_t) + r beta_t, for x of zeros and ones (Sohl-Dickstein 2015, Table 1).
+    """q(x_t = 1 | x_{t-1}) = x_{t-1} (1 - beta_t) + r beta_t, x in {0, 1} (Sohl-Dickstein 2015, Table 1).
 
     rate: r, of ones in the prior; 0.5 in Table 1, the data's own mean in appendix D.1.2.
     """

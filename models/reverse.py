@@ -92,7 +92,7 @@ class FlipProbability(BinomialKernel):
 class DataProbability(BinomialKernel):
     """The output is the log-odds of x_0 = 1; the kernel is the posterior averaged over x_0.
 
-    By the law of total probability a network that knows p(x_0 | x_t) of each element gives the best factorised step.
+    A network that knows p(x_0 | x_t) of each element gives the best factorised step, by total probability.
     """
 
     def learned(self, process: MarkovProcess, output: Output, x_t: Images, t: Time) -> Bernoulli:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from torch import nn
 
 from data_pipeline.config import DataConfig, DataSource
-from models.diffusion import Chain, Diffusion, Network
+from models.diffusion import Chain, Diffusion
 from models.networks.config import NetworkConfig
+from models.networks.scheduled import Scheduled
 from models.networks.unet import UNetConfig
-from models.objectives import Objective, SimpleLoss
+from models.objectives import LowerBound, Objective, SimpleLoss
 from models.parameterizations import Epsilon, Parameterization, ReverseKernel
 from models.processes import GaussianProcess, MarkovProcess
 from models.samplers import Ancestral, Ddim, Sampler
-from trainer.engine import EngineConfig
+from models.schedules import Learned, Live
+from trainer.engine import Engine, EngineConfig
 from trainer.optimizers import OptimizerConfig
 
 
@@ -82,6 +84,11 @@ class Run:
     preview: PreviewConfig = field(default_factory=PreviewConfig)
 
     def __post_init__(self) -> None:
+        if isinstance(self.process.schedule, Learned) and not isinstance(self.objective, LowerBound):
+            raise ValueError(
+                "process/schedule=learned ascends on K: it needs objective=bound, got "
+                f"{type(self.objective).__name__}"
+            )
         through_x_0 = isinstance(self.parameterization, Parameterization)
         for place, part in (
             ("objective", self.objective),
@@ -107,14 +114,19 @@ class Run:
 
     def build_network(self) -> nn.Module:
         """The network, on torch's current device, not yet initialized."""
-        return self.network.build(
+        network = self.network.build(
             self.data.channels, self.data.resolution, self.parameterization.outputs, self.process.steps
         )
+        schedule = self.process.schedule
+        return Scheduled(network, schedule) if isinstance(schedule, Learned) else network
 
-    def diffusion(self, network: Network) -> Chain:
+    def diffusion(self, network: Engine) -> Chain:
         """The process, the meaning of the network's output, and the network."""
         kind = Diffusion if isinstance(self.parameterization, Parameterization) else Chain
-        return kind(self.process, self.parameterization, network)
+        process = self.process
+        if isinstance(process.schedule, Learned):
+            process = replace(process, schedule=Live(process.steps, now=network.network.beta))
+        return kind(process, self.parameterization, network)
 
     def checkpoints(self) -> Path:
         """Where its checkpoints lie."""

@@ -16,5 +16,5 @@ class NetworkConfig(ABC):
     def build(self, image_channels: int, resolution: int, outputs: int = 1, steps: int = 0) -> nn.Module:
         """The network for x [image_channels, resolution, resolution], on torch's current device.
 
-        outputs: how many numbers it gives for each element of x. steps: T, for networks that have a part for each t.
+        outputs: how many numbers it gives for each element of x. steps: T, for those with a part for each t.
         """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float, Int64
@@ -48,7 +49,7 @@ class MlpConfig(NetworkConfig):
 
 
 class Dense(nn.Module):
-    """(x_t [B, C, H, W], t [B] in 1..T) → output [B, outputs · C, H, W], through hidden units that do not see t."""
+    """(x_t [B, C, H, W], t [B] in 1..T) → output [B, outputs · C, H, W]; only the readout sees t."""
 
     def __init__(self, hidden: nn.Module, readout: Readout) -> None:
         super().__init__()
@@ -86,6 +87,6 @@ class Sigmoids(nn.Sequential):
 
     def __init__(self, widths: list[int]) -> None:
         # A sigmoid's slope is at most 1/4: with sixteen times the variance a signal neither dies out nor grows.
-        pairs = zip(widths[:-1], widths[1:], strict=True)
+        pairs = pairwise(widths)
         layers = [layer for i, o in pairs for layer in (Linear(i, o, init_scale=16.0), nn.Sigmoid())]
         super().__init__(*layers)

@@ -1,4 +1,4 @@
-"""Bernoulli and BinomialProcess, by enumeration: every path of zeros and ones is counted out with its probability."""
+"""Bernoulli and BinomialProcess, by enumeration of every path of zeros and ones."""
 
 from __future__ import annotations
 
