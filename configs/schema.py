@@ -11,6 +11,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from configs.doors import EvaluateConfig, PackConfig, SampleConfig
 from data_pipeline.config import DataConfig
+from data_pipeline.dead_leaves import DeadLeaves
 from data_pipeline.synthetic import Heartbeat, Mixture, SwissRoll
 from models.networks.dense import MlpConfig, RadialBasisConfig
 from models.networks.unet import UNetConfig
@@ -23,7 +24,13 @@ from models.schedules import Constant, Cosine, Learned, Linear, Quadratic, Recip
 from trainer.run import Run
 
 GROUPS: dict[str, dict[str, type]] = {
-    "data": {"shards": DataConfig, "swiss_roll": SwissRoll, "heartbeat": Heartbeat, "mixture": Mixture},
+    "data": {
+        "shards": DataConfig,
+        "swiss_roll": SwissRoll,
+        "heartbeat": Heartbeat,
+        "dead_leaves": DeadLeaves,
+        "mixture": Mixture,
+    },
     "process": {"gaussian": GaussianProcess, "binomial": BinomialProcess},
     "process/schedule": {
         "linear": Linear,

@@ -11,6 +11,17 @@ from configs.schema import GROUPS, PLACES, register
 VARIANTS = [(place, name) for place, group in PLACES.items() for name in GROUPS[group]]
 
 
+# variant → what it cannot be without, among the fields and checks of the default experiment.
+ROLL, BEAT = ["experiment=dpm_swiss_roll"], ["experiment=dpm_heartbeat"]
+NEEDS = {
+    ("process.schedule", "reciprocal"): ["parameterization=data"],
+    **dict.fromkeys([("data", name) for name in GROUPS["data"] if name != "shards"], ROLL),
+    **dict.fromkeys([("parameterization", name) for name in GROUPS["parameterization"] if "dpm" in name], ROLL),
+    **dict.fromkeys([("process.schedule", "learned"), ("network", "rbf")], ROLL),
+    **dict.fromkeys([("process", "binomial"), ("network", "mlp")], BEAT),
+}
+
+
 def composed(*overrides: str):
     register()
     with initialize_config_module("configs", version_base="1.3"):
@@ -25,8 +36,7 @@ def override(place: str, name: str) -> str:
 
 @pytest.mark.parametrize(("place", "name"), VARIANTS)
 def test_a_variant_is_chosen_and_remembered(tmp_path, place, name):
-    needs = ["parameterization=data"] if name == "reciprocal" else []
-    config = composed(f"run.directory={tmp_path}", *needs, override(place, name))
+    config = composed(f"run.directory={tmp_path}", *NEEDS.get((place, name), []), override(place, name))
     run = to_value(config)
     assert choices(run)[place] == name
     keep_config(config, run)

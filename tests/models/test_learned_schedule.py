@@ -46,7 +46,7 @@ def test_the_gradient_of_the_loss_is_that_of_K_under_frozen_noise():
         ends = []
         for nudge in (1e-5, -1e-5):
             network.moved.data[t] += nudge
-            ends.append(float(objective(chain, x_0, noise).loss.mean()))
+            ends.append(float(objective(chain, x_0, noise).loss.mean().detach()))
             network.moved.data[t] -= nudge
         assert float(network.moved.grad[t]) == pytest.approx((ends[0] - ends[1]) / 2e-5, rel=1e-5, abs=1e-8)
 
@@ -65,4 +65,4 @@ def test_ascent_on_the_schedule_alone_raises_K():
         LowerBound()(chain, x_0, Noise(2 + step, index)).loss.mean().backward()
         ascent.step()
     assert float(bound(chain, x_0, Noise(3, index)).bits.mean()) > before + 0.05
-    assert float(network.beta()[0]) == 1e-3
+    assert float(network.beta().detach()[0]) == 1e-3
