@@ -100,9 +100,12 @@ class SampleConfig(GenerateConfig):
 
 @dataclass
 class EvaluateConfig(GenerateConfig):
-    """held_out: shards of real images that the run was not trained on. count: 0 for as many as those are."""
+    """held_out: shards of real images that the run was not trained on; drawn data needs none.
 
-    held_out: str = "???"
+    count: how many samples are scored; 0 for as many as are held out, or 10,000 of drawn data.
+    """
+
+    held_out: str = ""
 
 
 @dataclass

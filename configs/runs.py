@@ -84,6 +84,8 @@ def read_config(path: Path) -> dict[str, object]:
         raise ValueError(f"{path} cannot be read: {error}") from error
     if not (isinstance(document, dict) and {"choices", "run"} <= document.keys()):
         raise ValueError(f"{path} is no config of a run: it lacks choices or run")
+    # A run from before these were chosen had the one kind there was.
+    document["choices"] = {"data": "shards", "process": "gaussian", **document["choices"]}
     return cast(dict[str, object], document)
 
 

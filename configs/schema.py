@@ -11,22 +11,34 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 
 from configs.doors import BitsConfig, EvaluateConfig, OwnSampler, PackConfig, SampleConfig
+from data_pipeline.config import DataConfig
+from data_pipeline.dead_leaves import DeadLeaves
+from data_pipeline.synthetic import Heartbeat, Mixture, SwissRoll
 from models.ladder import NoiseLadder
 from models.langevin import AnnealedLangevin, Langevin
+from models.networks.dense import MlpConfig, RadialBasisConfig
 from models.networks.refinenet import RefineNetConfig
 from models.networks.unet import UNetConfig
-from models.objectives import SimpleLoss
+from models.objectives import LowerBound, SimpleLoss
 from models.parameterizations import Data, Epsilon, PosteriorMean, ScaledScore, Score, Velocity
-from models.processes import GaussianProcess
+from models.processes import BinomialProcess, GaussianProcess
+from models.reverse import DataProbability, FlipProbability, GaussianKernel
 from models.samplers import Ancestral, Ddim
-from models.schedules import Constant, Cosine, Linear, Quadratic, Reciprocal, Sigmoid
+from models.schedules import Constant, Cosine, Learned, Linear, Quadratic, Reciprocal, Sigmoid
 from models.score_matching import DenoisingScoreMatching, ImplicitScoreMatching, SlicedScoreMatching
 from models.solvers import DpmSolver2M, Heun
 from models.variational import Hybrid, VariationalBound
 from trainer.run import Run
 
 GROUPS: dict[str, dict[str, type]] = {
-    "process": {"gaussian": GaussianProcess, "ladder": NoiseLadder},
+    "data": {
+        "shards": DataConfig,
+        "swiss_roll": SwissRoll,
+        "heartbeat": Heartbeat,
+        "dead_leaves": DeadLeaves,
+        "mixture": Mixture,
+    },
+    "process": {"gaussian": GaussianProcess, "binomial": BinomialProcess, "ladder": NoiseLadder},
     "process/schedule": {
         "linear": Linear,
         "quadratic": Quadratic,
@@ -34,6 +46,7 @@ GROUPS: dict[str, dict[str, type]] = {
         "cosine": Cosine,
         "constant": Constant,
         "reciprocal": Reciprocal,
+        "learned": Learned,
     },
     "parameterization": {
         "epsilon": Epsilon,
@@ -42,6 +55,9 @@ GROUPS: dict[str, dict[str, type]] = {
         "velocity": Velocity,
         "score": Score,
         "scaled_score": ScaledScore,
+        "dpm_gaussian": GaussianKernel,
+        "dpm_binomial": FlipProbability,
+        "dpm_binomial_data": DataProbability,
     },
     "objective": {
         "simple": SimpleLoss,
@@ -50,8 +66,9 @@ GROUPS: dict[str, dict[str, type]] = {
         "denoising": DenoisingScoreMatching,
         "implicit": ImplicitScoreMatching,
         "sliced": SlicedScoreMatching,
+        "bound": LowerBound,
     },
-    "network": {"unet": UNetConfig, "refinenet": RefineNetConfig},
+    "network": {"unet": UNetConfig, "refinenet": RefineNetConfig, "rbf": RadialBasisConfig, "mlp": MlpConfig},
     "sampler": {
         "ancestral": Ancestral,
         "ddim": Ddim,
@@ -66,7 +83,10 @@ GROUPS: dict[str, dict[str, type]] = {
 PLACES = {**{group.replace("/", "."): group for group in GROUPS}, "preview.sampler": "sampler"}
 
 # What is chosen in the groups inside a variant unless something else is: (group, variant) → group inside → choice.
-INSIDE = {("process", "gaussian"): {"schedule": "linear"}}
+INSIDE = {
+    ("process", "gaussian"): {"schedule": "linear"},
+    ("process", "binomial"): {"schedule": "linear"},
+}
 
 
 def open_run() -> DictConfig:

@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Int64, UInt8
+from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
 
 from data_pipeline.config import DataConfig
@@ -29,12 +29,13 @@ log = logging.getLogger(__name__)
 class Batch:
     """One rank's part of a global batch, and where the stream stands after it.
 
+    ``x`` holds pixels as bytes, or whatever else as floats in the range that models see.
     ``index`` is each sample's position in the endless global stream: the key of its noise. ``cursor`` is the
     stream position after the whole global batch of ``global_size`` images: opening the stream there continues
     it.
     """
 
-    x: UInt8[Tensor, "b c h w"]
+    x: UInt8[Tensor, "b c h w"] | Float32[Tensor, "b c h w"]
     condition: Int64[Tensor, " b"] | None
     index: Int64[Tensor, " b"]
     cursor: int

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import Enum
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 from data_pipeline.transforms import Crop
+
+if TYPE_CHECKING:
+    from data_pipeline.stream import DataStream
+    from data_pipeline.synthetic import SyntheticStream
+
+    Stream: TypeAlias = DataStream | SyntheticStream
 
 # What to do about an undecodable image. `skip` counts and logs it, and puts the sample that follows in the
 # same epoch's order in its place. Functional form, because Hydra spells a choice by its name and `raise` is a
@@ -14,7 +22,21 @@ OnError = Enum("OnError", {"raise": "raise", "skip": "skip"})
 
 
 @dataclass
-class DataConfig:
+class DataSource(ABC):
+    """Where samples come from: shards of images, or a law that they are drawn from.
+
+    pixels: whether samples are images as bytes; otherwise they are numbers that only models read.
+    """
+
+    pixels: ClassVar[bool] = True
+
+    @abstractmethod
+    def build(self, seed: int) -> Stream:
+        """The endless stream of samples."""
+
+
+@dataclass
+class DataConfig(DataSource):
     """Which shards to read and how; a plain dataclass, so that Hydra can hold it as a structured config.
 
     Attributes:
@@ -50,3 +72,8 @@ class DataConfig:
             raise ValueError(f"data.channels must be 1 (gray) or 3 (colour), got {self.channels}")
         if not self.shards:
             raise ValueError("data.shards must name a folder or a pattern of tar shards, got an empty string")
+
+    def build(self, seed: int) -> DataStream:
+        from data_pipeline.stream import DataStream
+
+        return DataStream(self, seed)

@@ -22,6 +22,7 @@ class Purpose(IntEnum):
     ORDER = 1
     AUGMENTATION = 2
     PREPARATION = 3
+    SYNTHESIS = 4
 
 
 def random_words(seed: int, purpose: Purpose, counter: int, count: int) -> UInt64[np.ndarray, " count"]:

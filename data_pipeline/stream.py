@@ -46,6 +46,11 @@ class DataStream:
         """The number of samples in an epoch."""
         return self.shards.size
 
+    @property
+    def fingerprint(self) -> str:
+        """Of the samples that the cursor counts in."""
+        return self.shards.fingerprint
+
     def open(self, cursor: int, rank: int = 0, world: int = 1, accumulation: int = 1) -> Batches:
         """This rank's part of the global batches from stream position ``cursor`` on.
 

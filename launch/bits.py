@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from typing import TYPE_CHECKING
 
 import hydra
 from omegaconf import DictConfig
@@ -11,6 +12,9 @@ from omegaconf import DictConfig
 from configs.schema import register
 from data_pipeline.atomic import atomically
 from launch.door import door
+
+if TYPE_CHECKING:
+    from launch.restored import Averaged
 
 register()
 
@@ -26,13 +30,12 @@ def main(config: DictConfig) -> int:
     from launch.restored import Averaged
     from models.likelihood import Likelihood
     from models.noise import Noise
-    from models.processes import GaussianProcess, required
     from trainer.metrics.bits_per_dim import bits_per_dim, bound_of, first_images
 
     chosen = to_value(config)
     likelihood = Likelihood(floor=chosen.floor, clip=chosen.clip)
     of = Averaged.of(chosen)
-    required(of.run.process, GaussianProcess, "launch.bits")
+    check(of)
     images = first_images(of.run.data, chosen.shards, chosen.count)
     noise = Noise(chosen.seed, torch.arange(len(images), device=of.device))
     with tqdm(total=len(images), desc="bound", unit="img", disable=None) as bar:
@@ -56,6 +59,17 @@ def main(config: DictConfig) -> int:
         file.write(json.dumps(score, indent=2, ensure_ascii=False).encode())
     print(json.dumps(score, ensure_ascii=False))
     return 0
+
+
+def check(of: Averaged) -> None:
+    """Raises ValueError for a run that has no bits/dim."""
+    from models.diffusion import Diffusion
+
+    if not (of.run.data.pixels and isinstance(of.diffusion, Diffusion)):
+        raise ValueError(
+            "bits/dim is of images under a chain that goes through x̂_0, got "
+            f"data={type(of.run.data).__name__} and parameterization={type(of.run.parameterization).__name__}"
+        )
 
 
 if __name__ == "__main__":

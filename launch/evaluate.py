@@ -23,16 +23,23 @@ def main(config: DictConfig) -> int:
 
     from configs.runs import to_value
     from launch.restored import Restored
+    from trainer.metrics.bound import evaluate_bound
     from trainer.metrics.evaluation import evaluate
 
     chosen = to_value(config)
     restored = Restored.of(chosen)
-    score = evaluate(
-        restored.run.data,
-        chosen.held_out,
-        lambda count: torch.cat(list(restored.batches(0, count, chosen.batch))),
-        chosen.count,
-    )
+    run, generator = restored.run, restored.generator
+    if not run.data.pixels:
+        score = evaluate_bound(run, generator.diffusion, generator.device, chosen.count or 10_000, chosen.batch)
+    elif chosen.held_out:
+        score = evaluate(
+            run.data,
+            chosen.held_out,
+            lambda count: torch.cat(list(restored.batches(0, count, chosen.batch))),
+            chosen.count,
+        )
+    else:
+        raise ValueError("held_out must be given: add held_out=… to the command")
     score |= restored.provenance()
     # The name tells scores of other choices apart, whatever they are.
     choices = zlib.crc32(json.dumps([restored.provenance(), chosen.held_out, score["images"]]).encode())

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from configs.doors import GenerateConfig, OwnSampler, RestoreConfig
 from configs.runs import load_run
-from models.diffusion import Diffusion
+from models.diffusion import Chain
+from models.pixels import to_bytes
 from trainer.averaged import averaged_diffusion
 from trainer.checkpoint import Checkpoints
 from trainer.distributed import default_device
@@ -27,7 +28,7 @@ class Averaged:
     run: Run
     checkpoint: Path
     half_life: float
-    diffusion: Diffusion
+    diffusion: Chain
     device: torch.device
 
     @classmethod
@@ -71,10 +72,15 @@ class Restored:
 
     def batches(self, start: int, count: int, batch: int) -> Iterator[UInt8[Tensor, "b C H W"]]:
         """Images number `start` to `start + count - 1`, at most `batch` at a time, with a bar on a terminal."""
+        for samples in self.samples(start, count, batch):
+            yield to_bytes(samples, self.run.pixels)
+
+    def samples(self, start: int, count: int, batch: int) -> Iterator[Float[Tensor, "b C H W"]]:
+        """The same in the range of the data, as they were drawn."""
         from tqdm import tqdm
 
         with tqdm(total=count, desc="sampling", unit="img", disable=None) as bar:
             for first in range(start, start + count, batch):
                 size = min(batch, start + count - first)
-                yield self.generator.images(first, size)
+                yield self.generator.samples(first, size)
                 bar.update(size)

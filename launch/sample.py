@@ -1,4 +1,7 @@
-"""python -m launch.sample run.directory=DIR count=N: images from a run's averaged weights, one file each."""
+"""python -m launch.sample run.directory=DIR count=N: images from a run's averaged weights, one file each.
+
+Samples that are no pictures go into one file, samples.npy.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,8 @@ register()
 @hydra.main(version_base="1.3", config_path="../configs", config_name="sample")
 @door
 def main(config: DictConfig) -> int:
-    """Draws the images, writes a file for each and a grid of the first ones."""
+    """Draws the images, writes a file for each and a grid of the first ones; other samples as one array."""
+    import numpy as np
     import torch
 
     from configs.runs import to_value
@@ -32,6 +36,11 @@ def main(config: DictConfig) -> int:
     restored = Restored.of(chosen)
     out = Path(chosen.out or restored.run.directory / "samples" / restored.checkpoint.name)
     claim(out, restored.provenance())
+    if not restored.run.data.pixels:
+        samples = torch.cat(list(restored.samples(chosen.start, chosen.count, chosen.batch)))
+        np.save(out / "samples.npy", samples.numpy())
+        print(f"{chosen.count} samples of {restored.checkpoint} in {out / 'samples.npy'}, one row each")
+        return 0
     images = chain.from_iterable(restored.batches(chosen.start, chosen.count, chosen.batch))
     shown = []
     for number, image in enumerate(images, start=chosen.start):

@@ -7,79 +7,74 @@ from dataclasses import dataclass
 from typing import Generic
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Int64
 from torch import Tensor
 from typing_extensions import TypeVar
 
-from models.distributions import Gaussian
-from models.parameterizations import Parameterization
+from models.distributions import Gaussian, Law
+from models.parameterizations import Output, Parameterization, Prediction, ReverseKernel
 from models.pixels import PixelRange
-from models.processes import GaussianProcess, Images, PerturbationProcess, Process, Time, required
+from models.processes import GaussianProcess, Images, MarkovProcess, Process, Time, required
 
 Condition = Tensor | None
-Network = Callable[[Images, Int64[Tensor, " B"], Condition], Float[Tensor, "B O H W"]]
+Network = Callable[[Images, Int64[Tensor, " B"], Condition], Output]
+Steps = TypeVar("Steps", bound=Process, default=MarkovProcess, covariant=True)
 Forward = TypeVar("Forward", bound=Process, default=GaussianProcess, covariant=True)
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """What the network says of x_t.
+class Chain(Generic[Steps]):
+    """A reverse chain p(x_s | x_t): what the bound of 2015 is of, and what ancestral sampling follows.
 
-    output: what is trained towards the parameterization's target. x_0: the x̂_0 that it implies.
-    spread: the second half of the channels, which the variance is made of where that is learned.
+    network(x_t [B, C, H, W], t [B] in 1..T, condition) → output [B, outputs · C, H, W], as many as the
+    parameterization reads: the engine while training, averaged weights while sampling, a closed form in the tests.
+    pixels: the range that the data lies in, where it is images.
     """
 
-    output: Images
-    x_0: Images
-    spread: Images | None
-
-
-@dataclass(frozen=True)
-class Diffusion(Generic[Forward]):
-    """DPM, DDPM and NCSN are choices of these; none is a subclass.
-
-    network(x_t [B, C, H, W], t [B] in 1..T, condition) → output [B, C, H, W], or [B, 2 C, H, W] with a learned
-    variance: the engine while training, averaged weights while sampling, a closed form in the tests. pixels: the
-    range that the data lies in.
-    """
-
-    process: Forward
-    parameterization: Parameterization
+    process: Steps
+    parameterization: ReverseKernel
     network: Network
     pixels: PixelRange = PixelRange.signed
 
     def __post_init__(self) -> None:
-        by = f"parameterization={type(self.parameterization).__name__}"
-        required(self.process, self.parameterization.needs, by)
-        if self.parameterization.divides_by_signal:
-            process = required(self.process, PerturbationProcess, by)
-            if float(process.signal(process.steps)) <= 0:
-                raise ValueError(
-                    f"{by} recovers x_0 by dividing by sqrt(alpha-bar_t), which is 0 at t = {process.steps} under "
-                    f"{process}; choose another parameterization or schedule"
-                )
+        self.parameterization.check(self.process)
 
-    def output(self, x_t: Images, t: Time, condition: Condition = None) -> Images:
-        """What the network is trained to say, in the type of x_t."""
-        return self.outputs(x_t, t, condition)[0]
-
-    def outputs(self, x_t: Images, t: Time, condition: Condition = None) -> tuple[Images, Images | None]:
-        """The network's answer: the output, and what it says of the variance where that is learned."""
+    def answer(self, x_t: Images, t: Time, condition: Condition = None) -> Output:
+        """All that the network says, in the type of x_t."""
         times = torch.full((len(x_t),), t, device=x_t.device) if isinstance(t, int) else t
         said = self.network(x_t, times, condition).to(x_t.dtype)
         channels, outputs = x_t.shape[1], self.parameterization.outputs
         if said.shape[1] != outputs * channels:
             raise ValueError(
-                f"parameterization.variance={self.parameterization.variance.name} needs a network that gives "
-                f"{outputs * channels} channels for images of {channels}, got {said.shape[1]}"
+                f"{self.parameterization} needs a network that gives {outputs * channels} channels for images of "
+                f"{channels}, got {said.shape[1]}"
             )
-        return said[:, :channels], said[:, channels:] if outputs == 2 else None
+        return said
+
+    def reverse(self, x_t: Images, t: Time, s: Time, condition: Condition = None, clip: bool = False) -> Law:
+        """p(x_s | x_t) (Ho et al. 2020, Eq. 1); `clip` holds x̂_0, where there is one, to the pixels' range."""
+        output, within = self.answer(x_t, t, condition), self.pixels if clip else None
+        return self.parameterization.law(self.process, output, x_t, t, s, within)
+
+
+@dataclass(frozen=True)
+class Diffusion(Chain[Forward], Generic[Forward]):
+    """A model whose network knows x̂_0 and the score, at any t. DPM, DDPM and NCSN are choices of its parts.
+
+    On a process without a posterior there is no chain, and `reverse` raises ValueError.
+    """
+
+    process: Forward
+    parameterization: Parameterization
+
+    def output(self, x_t: Images, t: Time, condition: Condition = None) -> Images:
+        """What the network is trained to say, in the type of x_t."""
+        return self.answer(x_t, t, condition)[:, : x_t.shape[1]]
 
     def predict(self, x_t: Images, t: Time, condition: Condition = None, clip: bool = False) -> Prediction:
         """All that one call of the network says of x_t; `clip` holds x̂_0 within the range of the pixels."""
-        output, spread = self.outputs(x_t, t, condition)
-        x_0 = self.parameterization.x_0(self.process, output, x_t, t)
-        return Prediction(output, x_0.clamp(self.pixels.low, 1) if clip else x_0, spread)
+        output, within = self.answer(x_t, t, condition), self.pixels if clip else None
+        return self.parameterization.predict(self.process, output, x_t, t, within)
 
     def x_0(self, x_t: Images, t: Time, condition: Condition = None, clip: bool = False) -> Images:
         """x̂_0(x_t)."""
@@ -90,7 +85,6 @@ class Diffusion(Generic[Forward]):
         return self.parameterization.score(self.process, self.output(x_t, t, condition), x_t, t)
 
     def reverse(self, x_t: Images, t: Time, s: Time, condition: Condition = None, clip: bool = False) -> Gaussian:
-        """p(x_s | x_t) (Ho et al. 2020, Eq. 1)."""
         required(self.process, GaussianProcess, "p(x_s | x_t)")  # before the network is asked
         return self.reverse_given(self.predict(x_t, t, condition, clip), x_t, t, s)
 

@@ -32,6 +32,7 @@ class Purpose(IntEnum):
     PRIOR = 3
     REVERSE = 4
     INITIALIZATION = 5
+    FORWARD = 7
     TRACE = 9
     LANGEVIN = 10
     KNOWN = 11

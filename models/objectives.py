@@ -9,10 +9,11 @@ from typing import Any, ClassVar
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from models.diffusion import Condition, Diffusion
+from models.bound import BIT, around, step_kl
+from models.diffusion import Chain, Condition, Diffusion
 from models.noise import Noise, Purpose
 from models.parameterizations import Variance
-from models.processes import GaussianProcess, Images, PerturbationProcess, Process
+from models.processes import GaussianProcess, Images, MarkovProcess, PerturbationProcess, Process
 
 
 @dataclass(frozen=True)
@@ -28,14 +29,19 @@ class Terms:
 
 @dataclass
 class Objective(ABC):
-    """Called with a diffusion, data x_0 in its range and the noise of each image."""
+    """Called with a diffusion, data x_0 in its range and the noise of each image.
+
+    needs: the kind of process. through_x_0: whether it asks the network for x̂_0 or the score, which a `Chain` has
+    only as a `Diffusion`.
+    """
 
     needs: ClassVar[type[Process]] = GaussianProcess
+    through_x_0: ClassVar[bool] = True
 
     variances = tuple(Variance)  # those that it can train; a subclass may name fewer
 
     @abstractmethod
-    def __call__(self, diffusion: Diffusion[Any], x_0: Images, noise: Noise, condition: Condition = None) -> Terms:
+    def __call__(self, diffusion: Any, x_0: Images, noise: Noise, condition: Condition = None) -> Terms:
         """The terms of the batch."""
 
 
@@ -56,3 +62,24 @@ class SimpleLoss(Objective):
         target = diffusion.parameterization.target(process, x_0, x_t, epsilon, t)
         error = diffusion.output(x_t, t, condition) - target
         return Terms(loss=error.square().flatten(1).mean(1), t=t)
+
+
+@dataclass
+class LowerBound(Objective):
+    """-K, its KL terms estimated by T - 1 times the one of a uniform t in 2..T (Sohl-Dickstein 2015, Eq. 14).
+
+    In nats for each element of x, so that data of any size has losses of the same order. x_t is a smooth function
+    of fixed noise, so the gradient also reaches a learned schedule (section 2.4.1).
+    """
+
+    needs: ClassVar[type[Process]] = MarkovProcess
+    through_x_0: ClassVar[bool] = False
+
+    def __call__(self, diffusion: Chain, x_0: Images, noise: Noise, condition: Condition = None) -> Terms:
+        process = diffusion.process
+        process.check(x_0)
+        t = 2 + noise.integers(Purpose.TIME, process.steps - 1)
+        x_t = process.marginal(x_0, t).draw(noise, Purpose.EPSILON, x_0.shape[1:]).to(x_0.dtype)
+        kl = step_kl(diffusion, x_0, x_t, t, condition)
+        k = around(process, x_0, (process.steps - 1) * kl[:, None]).bits * BIT
+        return Terms(loss=-k / x_0[0].numel(), t=t)

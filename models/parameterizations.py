@@ -8,11 +8,23 @@ from enum import Enum
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float, Float64
 from torch import Tensor
 
-from models.distributions import Gaussian
-from models.processes import GaussianProcess, Images, PerturbationProcess, Process, Time, per_image, required
+from models.distributions import Gaussian, Law
+from models.pixels import PixelRange
+from models.processes import (
+    GaussianProcess,
+    Images,
+    MarkovProcess,
+    PerturbationProcess,
+    Process,
+    Time,
+    per_image,
+    required,
+)
+
+Output = Float[Tensor, "B O H W"]
 
 
 class Variance(Enum):
@@ -30,9 +42,44 @@ class FirstVariance(Enum):
     beta_1 = "beta_1"  # the paper's text
 
 
+@dataclass(frozen=True)
+class Prediction:
+    """What the network says of x_t, where it goes through x̂_0.
+
+    output: what is trained towards the parameterization's target. x_0: the x̂_0 that it implies.
+    spread: the second half of the channels, which the variance is made of where that is learned.
+    """
+
+    output: Images
+    x_0: Images
+    spread: Images | None
+
+
 @dataclass
-class Parameterization(ABC):
-    """The meaning of the network's output, and the variance of the reverse law, on the processes it needs."""
+class ReverseKernel(ABC):
+    """How the network's output becomes p(x_s | x_t), on the processes it needs: all that a `Chain` asks for."""
+
+    needs: ClassVar[type[Process]] = MarkovProcess
+
+    @property
+    def outputs(self) -> int:
+        """How many channels the network must give for each channel of x; they follow one another."""
+        return 1
+
+    def check(self, process: Process) -> None:
+        """Raises ValueError for a process that the kernel cannot reverse."""
+        required(process, self.needs, f"parameterization={type(self).__name__}")
+
+    @abstractmethod
+    def law(
+        self, process: Any, output: Output, x_t: Images, t: Time, s: Time, clip: PixelRange | None = None
+    ) -> Law:
+        """p(x_s | x_t); `clip` is the range that x̂_0 is held within, where the kernel goes through it."""
+
+
+@dataclass
+class Parameterization(ReverseKernel):
+    """A kernel through x̂_0: the meaning of the network's output, and the variance of the reverse law."""
 
     variance: Variance = Variance.large
     first_variance: FirstVariance = FirstVariance.beta_tilde_2
@@ -49,8 +96,33 @@ class Parameterization(ABC):
 
     @property
     def outputs(self) -> int:
-        """How many channels the network must give for each channel of the images."""
         return 2 if self.variance is Variance.learned else 1
+
+    def check(self, process: Process) -> None:
+        super().check(process)
+        if self.divides_by_signal:
+            by = f"parameterization={type(self).__name__}"
+            perturbed = required(process, PerturbationProcess, by)
+            if float(perturbed.signal(perturbed.steps)) <= 0:
+                raise ValueError(
+                    f"{by} recovers x_0 by dividing by sqrt(alpha-bar_t), which is 0 at t = {process.steps} under "
+                    f"{process}; choose another parameterization or schedule"
+                )
+
+    def predict(
+        self, process: Any, output: Output, x_t: Images, t: Time, clip: PixelRange | None = None
+    ) -> Prediction:
+        """All that the network's output says of x_t; `clip` is the range that x̂_0 is held within."""
+        said, *rest = output.chunk(self.outputs, dim=1)
+        x_0 = self.x_0(process, said, x_t, t)
+        return Prediction(said, x_0 if clip is None else x_0.clamp(clip.low, 1), rest[0] if rest else None)
+
+    def law(
+        self, process: Process, output: Output, x_t: Images, t: Time, s: Time, clip: PixelRange | None = None
+    ) -> Gaussian:
+        gaussian = required(process, GaussianProcess, "p(x_s | x_t)")
+        said = self.predict(gaussian, output, x_t, t, clip)
+        return self.reverse(gaussian, x_t, said.x_0, t, s, said.spread)
 
     def score(self, process: Any, output: Images, x_t: Images, t: Time) -> Images:
         """∇ log q(x_t) = (signal_t x̂_0 - x_t) / sigma_t², by Tweedie's formula (Efron 2011, Eq. 1.4)."""

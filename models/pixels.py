@@ -25,6 +25,13 @@ class PixelRange(Enum):
         return 255 / (1 - self.low)
 
 
+def as_data(
+    x: UInt8[Tensor, "..."] | Float[Tensor, "..."], into: PixelRange = PixelRange.signed
+) -> Float[Tensor, "..."]:
+    """A batch in the model's range: bytes are pixels, floats are there already."""
+    return x if x.is_floating_point() else to_unit(x, into)
+
+
 def to_unit(pixels: UInt8[Tensor, "..."], into: PixelRange = PixelRange.signed) -> Float[Tensor, "..."]:
     """0 .. 255 to the model's range in float32."""
     return pixels.float() / into.step + into.low

@@ -16,9 +16,9 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-from models.distributions import Gaussian
+from models.distributions import Bernoulli, Gaussian, Law
 from models.noise import Noise, Purpose
-from models.schedules import BetaSchedule, Linear, alpha_bar
+from models.schedules import BetaSchedule, Linear, Live, alpha_bar
 
 Time = int | Int64[Tensor, " B"]
 Images = Float[Tensor, "B C H W"]
@@ -39,7 +39,7 @@ class Process(ABC):
         """x_T, drawn from the law that the process ends in; `shape` is of one image."""
 
     @abstractmethod
-    def marginal(self, x_0: Images, t: Time) -> Gaussian:
+    def marginal(self, x_0: Images, t: Time) -> Law:
         """q(x_t | x_0)."""
 
     def times(self, noise: Noise) -> Int64[Tensor, " B"]:
@@ -63,21 +63,9 @@ class PerturbationProcess(Process):
         return Gaussian(per_image(self.signal(t), x_0) * x_0, per_image(self.sigma(t), x_0))
 
 
-class MarkovProcess(Process):
-    """A process of steps x_{t-1} → x_t, whose posterior is known."""
-
-    @abstractmethod
-    def transition(self, x_s: Images, t: Time, s: Time) -> Gaussian:
-        """q(x_t | x_s), s < t."""
-
-    @abstractmethod
-    def posterior(self, x_t: Images, x_0: Images, t: Time, s: Time) -> Gaussian:
-        """q(x_s | x_t, x_0), s < t."""
-
-
 @dataclass
-class GaussianProcess(PerturbationProcess, MarkovProcess):
-    """q(x_t | x_{t-1}) = N(sqrt(1 - beta_t) x_{t-1}, beta_t I) (Sohl-Dickstein 2015; Ho et al. 2020, Eq. 2).
+class MarkovProcess(Process):
+    """A process of steps x_{t-1} → x_t, of which each keeps the share 1 - beta_t, and whose posterior is known.
 
     Every law is written for any s < t, through alpha-bar alone: s = t - 1 is the papers' case, and a larger step
     is exactly the same process seen at fewer times.
@@ -95,11 +83,47 @@ class GaussianProcess(PerturbationProcess, MarkovProcess):
 
     def alpha_bar(self, t: Time) -> Float64[Tensor, "*B"]:
         """alpha-bar_t in float64: a scalar for an int, [B] for a tensor, which is looked up where it lies."""
+        if isinstance(self.schedule, Live):
+            return alpha_bar(self.schedule.beta())[t]
         if isinstance(t, int):
             return self._tables[torch.device("cpu")][t]
         if t.device not in self._tables:
             self._tables[t.device] = self._tables[torch.device("cpu")].to(t.device)
         return self._tables[t.device][t]
+
+    def kept(self, t: Time, s: Time) -> Float64[Tensor, "*B"]:
+        """alpha-bar_t / alpha-bar_s, the share of x_s that x_t keeps; for s = t - 1 it is 1 - beta_t."""
+        return self.alpha_bar(t) / self.alpha_bar(s)
+
+    @abstractmethod
+    def stationary(self, x: Images) -> Law:
+        """The law that every transition leaves as it is, in the shape of x: that of x_T, the prior."""
+
+    @abstractmethod
+    def transition(self, x_s: Images, t: Time, s: Time) -> Law:
+        """q(x_t | x_s), s < t."""
+
+    @abstractmethod
+    def posterior(self, x_t: Images, x_0: Images, t: Time, s: Time) -> Law:
+        """q(x_s | x_t, x_0), s < t."""
+
+    @abstractmethod
+    def step_entropy(self, x_0: Images, t: Time) -> Images:
+        """H_q(X_t | X_{t-1}, X_0 = x_0) of each element, in nats."""
+
+    def check(self, x_0: Images) -> None:
+        """Raises ValueError for data that the process is not defined on."""
+
+
+@dataclass
+class GaussianProcess(PerturbationProcess, MarkovProcess):
+    """q(x_t | x_{t-1}) = N(sqrt(1 - beta_t) x_{t-1}, beta_t I) (Sohl-Dickstein 2015; Ho et al. 2020, Eq. 2)."""
+
+    def stationary(self, x: Images) -> Gaussian:
+        return Gaussian(torch.zeros_like(x), torch.ones_like(x))
+
+    def step_entropy(self, x_0: Images, t: Time) -> Images:
+        return self.transition(x_0, t, t - 1).entropy()
 
     def prior(self, noise: Noise, shape: Sequence[int]) -> Images:
         return noise.normal(Purpose.PRIOR, shape)
@@ -114,7 +138,7 @@ class GaussianProcess(PerturbationProcess, MarkovProcess):
 
     def transition(self, x_s: Images, t: Time, s: Time) -> Gaussian:
         """N(sqrt(a) x_s, (1 - a) I), a = alpha-bar_t / alpha-bar_s; for s = t - 1, 1 - a is beta_t (Eq. 2)."""
-        a = self.alpha_bar(t) / self.alpha_bar(s)
+        a = self.kept(t, s)
         return Gaussian(per_image(a.sqrt(), x_s) * x_s, per_image((1 - a).sqrt(), x_s))
 
     def posterior(self, x_t: Images, x_0: Images, t: Time, s: Time) -> Gaussian:
@@ -127,8 +151,7 @@ class GaussianProcess(PerturbationProcess, MarkovProcess):
         self, t: Time, s: Time
     ) -> tuple[Float64[Tensor, "*B"], Float64[Tensor, "*B"], Float64[Tensor, "*B"]]:
         """The weights of x_0 and of x_t in mu~_t, and sqrt(beta~_t) (Ho et al. 2020, Eq. 7)."""
-        a_t, a_s = self.alpha_bar(t), self.alpha_bar(s)
-        a = a_t / a_s
+        a_t, a_s, a = self.alpha_bar(t), self.alpha_bar(s), self.kept(t, s)
         of_data = a_s.sqrt() * (1 - a) / (1 - a_t)
         of_image = a.sqrt() * (1 - a_s) / (1 - a_t)
         return of_data, of_image, ((1 - a_s) / (1 - a_t) * (1 - a)).sqrt()
@@ -137,6 +160,53 @@ class GaussianProcess(PerturbationProcess, MarkovProcess):
         """The noise that leads from x_0 to x_t (Ho et al. 2020, below Eq. 9)."""
         a_t = self.alpha_bar(t)
         return (x_t - per_image(a_t.sqrt(), x_t) * x_0) / per_image((1 - a_t).sqrt(), x_t)
+
+
+@dataclass
+class BinomialProcess(MarkovProcess):
+    """q(x_t = 1 | x_{t-1}) = x_{t-1} (1 - beta_t) + r beta_t, x in {0, 1} (Sohl-Dickstein 2015, Table 1).
+
+    rate: r, of ones in the prior; 0.5 in Table 1, the data's own mean in appendix D.1.2.
+    """
+
+    rate: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rate < 1:
+            raise ValueError(f"process.rate must lie between 0 and 1, got {self.rate}")
+
+    def check(self, x_0: Images) -> None:
+        if not bool(((x_0 == 0) | (x_0 == 1)).all()):
+            low, high = float(x_0.min()), float(x_0.max())
+            raise ValueError(f"process=binomial needs data of zeros and ones, got values from {low:g} to {high:g}")
+
+    def stationary(self, x: Images) -> Bernoulli:
+        return Bernoulli(torch.full_like(x, self.rate))
+
+    def step_entropy(self, x_0: Images, t: Time) -> Images:
+        """The entropy of a step from 1 and of one from 0, weighted by where x_{t-1} is."""
+        one = self.transition(x_0, t - 1, 0).probability
+        from_one = self.transition(torch.ones_like(x_0), t, t - 1).entropy()
+        return one * from_one + (1 - one) * self.transition(torch.zeros_like(x_0), t, t - 1).entropy()
+
+    def prior(self, noise: Noise, shape: Sequence[int]) -> Images:
+        return (noise.uniform(Purpose.PRIOR, shape) <= self.rate).float()
+
+    def marginal(self, x_0: Images, t: Time) -> Bernoulli:
+        """B(alpha-bar_t x_0 + (1 - alpha-bar_t) r)."""
+        return self.transition(x_0, t, 0)
+
+    def transition(self, x_s: Images, t: Time, s: Time) -> Bernoulli:
+        """B(a x_s + (1 - a) r), a = alpha-bar_t / alpha-bar_s."""
+        a = self.kept(t, s)
+        return Bernoulli(per_image(a, x_s) * x_s + per_image((1 - a) * self.rate, x_s))
+
+    def posterior(self, x_t: Images, x_0: Images, t: Time, s: Time) -> Bernoulli:
+        """Bayes: q(x_s = 1 | x_t, x_0) ∝ q(x_t | x_s = 1) q(x_s = 1 | x_0)."""
+        before = self.transition(x_0, s, 0).probability
+        if_one = self.transition(torch.ones_like(x_t), t, s).log_prob(x_t).exp() * before
+        if_zero = self.transition(torch.zeros_like(x_t), t, s).log_prob(x_t).exp() * (1 - before)
+        return Bernoulli(if_one / (if_one + if_zero))
 
 
 def per_image(coefficient: Float64[Tensor, "*B"], x: Images) -> Float[Tensor, "..."]:

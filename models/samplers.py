@@ -13,21 +13,24 @@ from typing import Any, ClassVar
 
 import torch
 
-from models.diffusion import Condition, Diffusion
+from models.diffusion import Chain, Condition, Diffusion
 from models.noise import Noise, Purpose
-from models.processes import GaussianProcess, Images, Process, required
+from models.processes import GaussianProcess, Images, MarkovProcess, Process, required
 
 
 @dataclass
 class Sampler(ABC):
-    """Called with a diffusion, the shape (C, H, W) of one image and the noise of each image."""
+    """Called with a diffusion, the shape (C, H, W) of one image and the noise of each image.
+
+    needs: the kind of process. through_x_0: whether it asks the network for x̂_0 or the score, which a `Chain` has
+    only as a `Diffusion`.
+    """
 
     needs: ClassVar[type[Process]] = GaussianProcess
+    through_x_0: ClassVar[bool] = True
 
     @abstractmethod
-    def __call__(
-        self, diffusion: Diffusion[Any], shape: Sequence[int], noise: Noise, condition: Condition = None
-    ) -> Images:
+    def __call__(self, diffusion: Any, shape: Sequence[int], noise: Noise, condition: Condition = None) -> Images:
         """x_0 [B, C, H, W], one image for each index of the noise. Refuses a process that is not what it needs."""
 
     def check(self, process: Process, name: str) -> None:
@@ -60,15 +63,18 @@ class ReverseChain(Sampler):
 class Ancestral(ReverseChain):
     """x_T ~ p(x_T), then x_s ~ p(x_s | x_t) down to x_0, the last step without noise (Ho et al. 2020, Alg. 2)."""
 
+    needs: ClassVar[type[Process]] = MarkovProcess
+    through_x_0: ClassVar[bool] = False
+
     @torch.no_grad()
     def __call__(
-        self, diffusion: Diffusion, shape: Sequence[int], noise: Noise, condition: Condition = None
+        self, diffusion: Chain, shape: Sequence[int], noise: Noise, condition: Condition = None
     ) -> Images:
-        process = required(diffusion.process, GaussianProcess, "sampler=ancestral")
+        process = required(diffusion.process, MarkovProcess, "sampler=ancestral")
         x = process.prior(noise, shape)
         for t, s in pairwise(respaced(process.steps, self.steps)):
             law = diffusion.reverse(x, t, s, condition, self.clip)
-            x = law.sample(noise.normal(Purpose.REVERSE, shape, step=t)) if s > 0 else law.mean
+            x = law.draw(noise, Purpose.REVERSE, shape, step=t) if s > 0 else law.mode
         return x
 
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float64
@@ -115,6 +116,36 @@ class Reciprocal(BetaSchedule):
         return 1 / torch.arange(self.steps, 0, -1, dtype=torch.float64)
 
 
+@dataclass
+class Learned(BetaSchedule):
+    """beta_2 .. beta_T learned with the network, beta_1 = `first` a small constant (Sohl-Dickstein 2015, 2.4.1).
+
+    They start as 1 / (T - t + 2), which leaves 1/(T + 1) of the signal's variance at T: no beta is 1, so that each
+    can be moved. A beta_1 that was learned would go to 0, where it makes the bound infinite on repeated data.
+    """
+
+    first: float = 1e-5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.first < 1:
+            raise ValueError(f"schedule.first must lie between 0 and 1, got {self.first}")
+
+    def beta(self) -> Float64[Tensor, " T"]:
+        beta = 1 / torch.arange(self.steps + 1, 1, -1, dtype=torch.float64)
+        return torch.cat((torch.tensor([self.first], dtype=torch.float64), beta[1:]))
+
+
+@dataclass
+class Live(BetaSchedule):
+    """The beta that `now` gives each time it is asked: those of a network that is being trained."""
+
+    now: Callable[[], Float64[Tensor, " T"]] = field(kw_only=True)
+
+    def beta(self) -> Float64[Tensor, " T"]:
+        return self.now()
+
+
 def alpha_bar(beta: Float64[Tensor, " T"]) -> Float64[Tensor, " T+1"]:
     """alpha-bar_t, the product of 1 - beta_s for s <= t (Ho et al. 2020, Eq. 4), from alpha-bar_0 = 1 on."""
-    return torch.cat((torch.ones(1, dtype=torch.float64), torch.cumprod(1 - beta, dim=0)))
+    return torch.cat((beta.new_ones(1), torch.cumprod(1 - beta, dim=0)))

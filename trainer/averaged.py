@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from models.diffusion import Diffusion
+from models.diffusion import Chain
 from trainer.checkpoint import load_average
 from trainer.engine import Precision
 from trainer.run import Run
@@ -27,7 +27,7 @@ class InferenceNetwork:
         return output
 
 
-def averaged_diffusion(run: Run, checkpoint: Path, half_life: float, device: torch.device) -> Diffusion:
+def averaged_diffusion(run: Run, checkpoint: Path, half_life: float, device: torch.device) -> Chain:
     """The run's diffusion over the average of `half_life` in a checkpoint; 0 takes the run's first."""
     with torch.device("meta"):
         network = run.build_network()
@@ -35,4 +35,4 @@ def averaged_diffusion(run: Run, checkpoint: Path, half_life: float, device: tor
     weights = load_average(checkpoint, half_life or run.ema.half_lives[0], shards)
     network.load_state_dict(weights, assign=True)
     callable_network = InferenceNetwork(network.to(device), device, run.engine.precision)
-    return Diffusion(run.process, run.parameterization, callable_network, run.pixels)
+    return run.diffusion(callable_network)

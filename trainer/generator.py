@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from models.diffusion import Diffusion
+from models.diffusion import Chain
 from models.noise import Noise
 from models.pixels import to_bytes
 from models.samplers import Sampler
@@ -22,15 +22,19 @@ GRANULE = 16
 class Generator:
     """The images of (diffusion, sampler, seed), by number."""
 
-    diffusion: Diffusion
+    diffusion: Chain
     sampler: Sampler
     shape: tuple[int, int, int]
     seed: int
     device: torch.device
 
     def images(self, start: int, count: int) -> UInt8[Tensor, "count C H W"]:
-        """Images number `start` to `start + count - 1`, on the CPU, drawn as one batch."""
+        """Images number `start` to `start + count - 1` as bytes, on the CPU, drawn as one batch."""
+        return to_bytes(self.samples(start, count), self.diffusion.pixels)
+
+    def samples(self, start: int, count: int) -> Float[Tensor, "count C H W"]:
+        """The same in the range of the data, as they were drawn."""
         padded = -(-count // GRANULE) * GRANULE
         index = torch.arange(start, start + padded, device=self.device)
         x = self.sampler(self.diffusion, self.shape, Noise(self.seed, index))
-        return to_bytes(x[:count], self.diffusion.pixels).cpu()
+        return x[:count].cpu()

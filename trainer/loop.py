@@ -7,11 +7,11 @@ from enum import Enum
 
 import torch
 
-from data_pipeline.stream import Batch, DataStream
-from models.diffusion import Diffusion
+from data_pipeline.batches import Batch
+from models.diffusion import Chain
 from models.noise import Noise
 from models.objectives import Objective, Terms
-from models.pixels import to_unit
+from models.pixels import as_data
 from trainer.checkpoint import Checkpoints
 from trainer.distributed import World
 from trainer.ema import Ema
@@ -32,11 +32,11 @@ class Outcome(Enum):
 
 def train(run: Run, world: World, asked_to_leave: Callable[[], bool]) -> Outcome:
     """Follows the flow once per batch: shard, batch, noise, network, loss, engine, average, checkpoint, look."""
-    data = DataStream(run.data, run.run.seed)
+    data = run.data.build(run.run.seed)
     engine = run.engine.build(run.build_network, run.optimizer, run.run.seed, world)
-    diffusion = Diffusion(run.process, run.parameterization, engine, run.pixels)
+    diffusion = run.diffusion(engine)
     ema, checkpoints = Ema(engine.shards(), run.ema.half_lives), Checkpoints(run.checkpoints(), run.run.keep)
-    state = checkpoints.restore(TrainState(engine, ema, data.shards.fingerprint))
+    state = checkpoints.restore(TrainState(engine, ema, data.fingerprint))
     if state.images >= run.run.images:
         return Outcome.FINISHED
     probes, save_every = [SampleGrid(run)], Every(run.run.save_every)
@@ -65,10 +65,10 @@ def train(run: Run, world: World, asked_to_leave: Callable[[], bool]) -> Outcome
 
 
 def train_step(
-    engine: Engine, diffusion: Diffusion, objective: Objective, batch: Batch, lr: float, seed: int
+    engine: Engine, diffusion: Chain, objective: Objective, batch: Batch, lr: float, seed: int
 ) -> Report:
     """One step of Algorithm 1 (Ho et al. 2020), in as many micro-batches as the engine accumulates."""
-    x_0 = to_unit(batch.x.to(engine.device), diffusion.pixels)
+    x_0 = as_data(batch.x.to(engine.device), diffusion.pixels)
     noise = Noise(seed, batch.index.to(engine.device))
     condition = None if batch.condition is None else batch.condition.to(engine.device)
     terms, size = [], len(x_0) // engine.accumulation

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from models.diffusion import Diffusion
+from models.diffusion import Chain
 from trainer.generator import Generator
 from trainer.grid import grid, write_png
 from trainer.monitor import Monitor
@@ -17,7 +17,7 @@ class SampleGrid:
         self.every = Every(run.preview.every)
         self.run = run
 
-    def __call__(self, diffusion: Diffusion, monitor: Monitor, images: int) -> None:
+    def __call__(self, diffusion: Chain, monitor: Monitor, images: int) -> None:
         """Draws the grid into TensorBoard and samples/."""
         generator = Generator(
             diffusion, self.run.preview.sampler, self.run.shape, self.run.run.seed, monitor.device

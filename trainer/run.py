@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, Protocol
 
-from torch import nn
+from torch import Tensor, nn
 
-from data_pipeline.stream import DataConfig
+from data_pipeline.config import DataConfig, DataSource
+from models.diffusion import Chain, Diffusion
 from models.networks.config import NetworkConfig
+from models.networks.scheduled import Scheduled
 from models.networks.unet import UNetConfig
-from models.objectives import Objective, SimpleLoss
-from models.parameterizations import Epsilon, Parameterization
+from models.objectives import LowerBound, Objective, SimpleLoss
+from models.parameterizations import Epsilon, Parameterization, ReverseKernel
 from models.pixels import PixelRange
-from models.processes import GaussianProcess, Process, required
+from models.processes import GaussianProcess, MarkovProcess, Process, required
 from models.samplers import Ancestral, Ddim, Sampler
+from models.schedules import Learned, Live
 from trainer.ema import check_half_lives
 from trainer.engine import EngineConfig
 from trainer.optimizers import OptimizerConfig
+
+
+class Trained(Protocol):
+    """What runs a network: an engine, or averaged weights."""
+
+    network: Any
+
+    def __call__(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+        """The network's output."""
 
 
 @dataclass
@@ -75,10 +88,10 @@ class Run:
     """
 
     run: RunConfig = field(default_factory=RunConfig)
-    data: DataConfig = field(default_factory=DataConfig)
+    data: DataSource = field(default_factory=DataConfig)
     pixels: PixelRange = PixelRange.signed
     process: Process = field(default_factory=GaussianProcess)
-    parameterization: Parameterization = field(default_factory=Epsilon)
+    parameterization: ReverseKernel = field(default_factory=Epsilon)
     objective: Objective = field(default_factory=SimpleLoss)
     network: NetworkConfig = field(default_factory=UNetConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
@@ -93,12 +106,35 @@ class Run:
         self.sampler.check(self.process, "sampler")
         if self.preview.every:  # now, not at the first preview, which may be hours away
             self.preview.sampler.check(self.process, "preview.sampler")
-        trained, variance = self.objective.variances, self.parameterization.variance
-        if variance not in trained:
+        self._check_kernel(self.parameterization)
+        if self.learned_schedule and not isinstance(self.objective, LowerBound):
             raise ValueError(
-                f"objective={type(self.objective).__name__} trains with parameterization.variance="
-                f"{' or '.join(each.name for each in trained)}, got {variance.name}"
+                "process/schedule=learned ascends on K: it needs objective=bound, got "
+                f"{type(self.objective).__name__}"
             )
+
+    def _check_kernel(self, kernel: ReverseKernel) -> None:
+        if isinstance(kernel, Parameterization):
+            trained = self.objective.variances
+            if kernel.variance not in trained:
+                raise ValueError(
+                    f"objective={type(self.objective).__name__} trains with parameterization.variance="
+                    f"{' or '.join(each.name for each in trained)}, got {kernel.variance.name}"
+                )
+            return
+        preview = {"preview.sampler": self.preview.sampler} if self.preview.every else {}
+        for place, part in {"objective": self.objective, "sampler": self.sampler, **preview}.items():
+            if part.through_x_0:
+                raise ValueError(
+                    f"{place}={type(part).__name__} goes through x̂_0, which parameterization="
+                    f"{type(kernel).__name__} does not give; choose objective=bound and sampler=ancestral"
+                )
+
+    @property
+    def learned_schedule(self) -> Learned | None:
+        """The noise schedule, where it is learned with the network."""
+        schedule = self.process.schedule if isinstance(self.process, MarkovProcess) else None
+        return schedule if isinstance(schedule, Learned) else None
 
     @property
     def directory(self) -> Path:
@@ -113,7 +149,16 @@ class Run:
     def build_network(self) -> nn.Module:
         """The network, on torch's current device, not yet initialized."""
         outputs, steps = self.parameterization.outputs, self.process.steps
-        return self.network.build(self.data.channels, self.data.resolution, outputs, steps)
+        network = self.network.build(self.data.channels, self.data.resolution, outputs, steps)
+        return Scheduled(network, self.learned_schedule) if self.learned_schedule else network
+
+    def diffusion(self, network: Trained) -> Chain:
+        """The process, the meaning of the network's output, and the network."""
+        kind = Diffusion if isinstance(self.parameterization, Parameterization) else Chain
+        process = self.process
+        if self.learned_schedule:
+            process = replace(process, schedule=Live(process.steps, now=network.network.beta))
+        return kind(process, self.parameterization, network, self.pixels)
 
     def checkpoints(self) -> Path:
         """Where its checkpoints lie."""

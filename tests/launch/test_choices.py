@@ -8,16 +8,25 @@ from hydra import compose, initialize_config_module
 from configs.runs import choices, keep_config, load_run, to_value
 from configs.schema import GROUPS, PLACES, register
 
-NEEDS = {"reciprocal": ["parameterization=data"], "hybrid": ["parameterization.variance=learned"]}
-LADDER = {
-    "process": "process=ladder",
-    "parameterization": "parameterization=score",
-    "objective": "objective=denoising",
-    "sampler": "sampler=annealed_langevin",
-    "preview.sampler": "sampler@preview.sampler=annealed_langevin",
-}
-OF_LADDERS = {"ladder", "langevin", "annealed_langevin"}
 VARIANTS = [(place, name) for place, group in PLACES.items() for name in GROUPS[group]]
+
+# variant → what it cannot be without, among the fields and checks of the default experiment.
+ROLL, BEAT, SCORES = ["experiment=dpm_swiss_roll"], ["experiment=dpm_heartbeat"], ["experiment=ncsn_digits"]
+LANGEVIN = ["process=ladder", "parameterization=score", "objective=denoising"]
+DRAWN, SHOWN = [*LANGEVIN, "preview.every=0"], [*LANGEVIN, "sampler=langevin"]
+NEEDS = {
+    ("process.schedule", "reciprocal"): ["parameterization=data"],
+    ("objective", "hybrid"): ["parameterization.variance=learned"],
+    **dict.fromkeys([("data", name) for name in GROUPS["data"] if name != "shards"], ROLL),
+    **dict.fromkeys([("parameterization", "dpm_gaussian"), ("process.schedule", "learned")], ROLL),
+    **dict.fromkeys([("parameterization", "dpm_binomial"), ("parameterization", "dpm_binomial_data")], BEAT),
+    ("network", "rbf"): ROLL,
+    **dict.fromkeys([("process", "binomial"), ("network", "mlp")], BEAT),
+    ("process", "ladder"): SCORES,
+    ("network", "refinenet"): SCORES,
+    **dict.fromkeys([("sampler", "langevin"), ("sampler", "annealed_langevin")], DRAWN),
+    **dict.fromkeys([("preview.sampler", "langevin"), ("preview.sampler", "annealed_langevin")], SHOWN),
+}
 
 
 def composed(*overrides: str):
@@ -34,12 +43,7 @@ def override(place: str, name: str) -> str:
 
 @pytest.mark.parametrize(("place", "name"), VARIANTS)
 def test_a_variant_is_chosen_and_remembered(tmp_path, place, name):
-    needs = NEEDS.get(name, [])
-    if name in OF_LADDERS:
-        needs = [choice for at, choice in LADDER.items() if at != place]
-    if name == "refinenet":
-        needs = ["experiment=ncsn_digits"]
-    config = composed(f"run.directory={tmp_path}", *needs, override(place, name))
+    config = composed(f"run.directory={tmp_path}", *NEEDS.get((place, name), []), override(place, name))
     run = to_value(config)
     assert choices(run)[place] == name
     keep_config(config, run)

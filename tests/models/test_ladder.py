@@ -75,7 +75,7 @@ def test_a_sampler_that_walks_a_chain_back_is_refused_before_anything_is_compute
         raise AssertionError("the network was called")
 
     diffusion = Diffusion(NoiseLadder(), Score(), network)
-    with pytest.raises(ValueError, match=r"sampler=(ancestral|ddim) needs a GaussianProcess.*NoiseLadder"):
+    with pytest.raises(ValueError, match=r"=(ancestral|ddim) needs a (Markov|Gaussian)Process.*NoiseLadder"):
         sampler(diffusion, (1, 2, 2), Noise(0, torch.arange(2)))
     with pytest.raises(ValueError, match=r"p\(x_s \| x_t\) needs a GaussianProcess.*NoiseLadder"):
         diffusion.reverse(torch.zeros(2, 1, 2, 2), 2, 1)
