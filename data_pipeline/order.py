@@ -75,6 +75,16 @@ def positions_of_rank(cursor: int, batch: int, rank: int, world: int) -> range:
     return range(cursor + rank * share, cursor + (rank + 1) * share)
 
 
+def check_micro_batches(batch: int, world: int, accumulation: int) -> None:
+    """Raises ValueError where a batch does not divide into ``world`` ranks of ``accumulation`` micro-batches."""
+    share = len(positions_of_rank(0, batch, 0, world))
+    if accumulation < 1 or share % accumulation:
+        raise ValueError(
+            f"data.batch must divide into {world} ranks of {accumulation} micro-batches each, "
+            f"got {batch}, which is {share} images per rank"
+        )
+
+
 class Order:
     """Which sample stands at each stream position, over all epochs. Thread-safe.
 

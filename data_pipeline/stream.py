@@ -13,7 +13,7 @@ from data_pipeline.batches import Batch, Batches, Skip
 from data_pipeline.config import DataConfig, OnError
 from data_pipeline.dataset import Dataset
 from data_pipeline.decode import UndecodableImage
-from data_pipeline.order import Order, augmentation_words, positions_of_rank
+from data_pipeline.order import Order, augmentation_words, check_micro_batches, positions_of_rank
 from data_pipeline.shards import ShardSet
 from data_pipeline.transforms import horizontal_flip
 
@@ -57,12 +57,8 @@ class DataStream:
         Raises:
             ValueError: the batch does not divide into ``world`` ranks of ``accumulation`` micro-batches each.
         """
-        share = len(positions_of_rank(cursor, self.config.batch, rank, world))
-        if accumulation < 1 or share % accumulation:
-            raise ValueError(
-                f"data.batch must divide into {world} ranks of {accumulation} micro-batches each, "
-                f"got {self.config.batch}, which is {share} images per rank"
-            )
+        positions_of_rank(cursor, self.config.batch, rank, world)  # refuses what is no place in the stream
+        check_micro_batches(self.config.batch, world, accumulation)
         return Batches(self.config, self._load, cursor, rank, world, on_close=self._dataset.close)
 
     def _load(

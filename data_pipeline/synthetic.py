@@ -19,7 +19,7 @@ from jaxtyping import Float
 
 from data_pipeline.batches import Batch
 from data_pipeline.config import DataSource
-from data_pipeline.order import Purpose, position_words, positions_of_rank
+from data_pipeline.order import Purpose, check_micro_batches, position_words, positions_of_rank
 
 Samples = Float[np.ndarray, "count c h w"]
 
@@ -198,12 +198,8 @@ class SyntheticStream:
         Raises:
             ValueError: the batch does not divide into ``world`` ranks of ``accumulation`` micro-batches each.
         """
-        share = len(positions_of_rank(cursor, self.config.batch, rank, world))
-        if accumulation < 1 or share % accumulation:
-            raise ValueError(
-                f"data.batch must divide into {world} ranks of {accumulation} micro-batches each, "
-                f"got {self.config.batch}, which is {share} samples per rank"
-            )
+        positions_of_rank(cursor, self.config.batch, rank, world)  # refuses what is no place in the stream
+        check_micro_batches(self.config.batch, world, accumulation)
         return SyntheticBatches(self.config, self.seed, cursor, rank, world)
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import zlib
 from typing import TYPE_CHECKING
 
 import hydra
 from omegaconf import DictConfig
 
 from configs.schema import register
-from data_pipeline.atomic import atomically
 from launch.door import door
+from launch.score import keep
 
 if TYPE_CHECKING:
     from launch.restored import Averaged
@@ -51,13 +49,7 @@ def main(config: DictConfig) -> int:
         "seed": chosen.seed,
     }
     score = bits_per_dim(bound, of.run.shape) | provenance
-    # The name tells scores of other choices apart, whatever they are.
-    choices = zlib.crc32(json.dumps([provenance, len(images)]).encode())
-    out = of.run.directory / "metrics" / f"bits-{of.checkpoint.name}-{choices:08x}.json"
-    out.parent.mkdir(exist_ok=True)
-    with atomically(out) as file:
-        file.write(json.dumps(score, indent=2, ensure_ascii=False).encode())
-    print(json.dumps(score, ensure_ascii=False))
+    keep(score, of.run.directory, f"bits-{of.checkpoint.name}", [provenance, len(images)])
     return 0
 
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import zlib
-
 import hydra
 from omegaconf import DictConfig
 
 from configs.schema import register
-from data_pipeline.atomic import atomically
 from launch.door import door
+from launch.score import keep
 
 register()
 
@@ -41,13 +38,8 @@ def main(config: DictConfig) -> int:
     else:
         raise ValueError("held_out must be given: add held_out=… to the command")
     score |= restored.provenance()
-    # The name tells scores of other choices apart, whatever they are.
-    choices = zlib.crc32(json.dumps([restored.provenance(), chosen.held_out, score["images"]]).encode())
-    out = restored.run.directory / "metrics" / f"{restored.checkpoint.name}-{choices:08x}.json"
-    out.parent.mkdir(exist_ok=True)
-    with atomically(out) as file:
-        file.write(json.dumps(score, indent=2, ensure_ascii=False).encode())
-    print(json.dumps(score, ensure_ascii=False))
+    choices = [restored.provenance(), chosen.held_out, score["images"]]
+    keep(score, run.directory, restored.checkpoint.name, choices)
     return 0
 
 
