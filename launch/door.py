@@ -7,6 +7,8 @@ import os
 import sys
 from collections.abc import Callable
 
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 
@@ -21,7 +23,8 @@ def door(main: Callable[[DictConfig], int]) -> Callable[[DictConfig], None]:
         try:
             status = main(config)
         except (ValueError, OSError, FloatingPointError) as error:
-            if os.environ.get("QUASISTATIC_TRACE"):
+            # Of a sweep's jobs the others go on, and Hydra raises what went wrong once they are through.
+            if os.environ.get("QUASISTATIC_TRACE") or HydraConfig.get().mode is RunMode.MULTIRUN:
                 raise
             print(f"error: {error}\n(QUASISTATIC_TRACE=1 shows where)", file=sys.stderr)
             status = 1
