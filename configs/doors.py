@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
+from models.distributions import Cdf
 from models.samplers import Sampler
 
 Source = Enum("Source", ["digits", "photographs", "folder"])
@@ -113,9 +114,11 @@ class BitsConfig(RestoreConfig):
     """shards: of the images whose likelihood is bounded. count: how many, in stored order; 0 for all.
 
     clip: hold x̂_0 within [-1, 1], as the official code does. floor: the least probability of a pixel's value in
-    the decoder; 0 is exact, the official code has 1e-12.
+    the decoder; 0 is exact, the official code has 1e-12. cdf: the decoder's distribution function, which the official
+    code approximates by tanh.
     """
 
     shards: str = "???"
     clip: bool = True
     floor: float = 0.0
+    cdf: Cdf = Cdf.exact

@@ -31,7 +31,7 @@ def main(config: DictConfig) -> int:
     from trainer.metrics.bits_per_dim import bits_per_dim, bound_of, first_images
 
     chosen = to_value(config)
-    likelihood = Likelihood(floor=chosen.floor, clip=chosen.clip)
+    likelihood = Likelihood(floor=chosen.floor, clip=chosen.clip, cdf=chosen.cdf)
     of = Averaged.of(chosen)
     check(of)
     images = first_images(of.run.data, chosen.shards, chosen.count)
@@ -46,6 +46,7 @@ def main(config: DictConfig) -> int:
         "shards": chosen.shards,
         "clip": chosen.clip,
         "floor": chosen.floor,
+        "cdf": chosen.cdf.value,
         "seed": chosen.seed,
     }
     score = bits_per_dim(bound, of.run.shape) | provenance

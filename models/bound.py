@@ -22,6 +22,7 @@ class Bound:
 
     kl: column t - 2 is KL(q(x_{t-1} | x_t, x_0) ‖ p(x_{t-1} | x_t)) at one x_t ~ q(x_t | x_0). last, first: the
     entropies of q(x_T | x_0) and q(x_1 | x_0). prior: the entropy of p(x_T). null: ln p of x_0 under the prior.
+    moments: what K leaves out, since its mean is 0 for data with the moments of the prior.
     """
 
     kl: Float[Tensor, "B terms"]
@@ -29,11 +30,17 @@ class Bound:
     first: Float[Tensor, " B"]
     prior: Float[Tensor, " B"]
     null: Float[Tensor, " B"]
+    moments: Float[Tensor, " B"]
 
     @property
     def bits(self) -> Float[Tensor, " B"]:
         """K of each image, in bits (Eq. 14)."""
         return (self.last - self.first - self.prior - self.kl.sum(1)) / BIT
+
+    @property
+    def any_moments(self) -> Float[Tensor, " B"]:
+        """The bound in its divergence-to-prior form, in bits: with what K leaves out, and so for any data."""
+        return self.bits + self.moments / BIT
 
     @property
     def over_null(self) -> Float[Tensor, " B"]:
@@ -47,6 +54,7 @@ def bound(chain: Chain, x_0: Images, noise: Noise, condition: Condition = None) 
 
     The pinned step leaves E ln pi(x_0) / pi(x_1), taken as 0, and E ln p(x_T) is taken as minus the entropy of the
     prior: K bounds the log-likelihood of data with the moments of the prior, which `check_moments` makes sure of.
+    What both leave out is `Bound.moments`.
     """
     process, shape = chain.process, x_0.shape[1:]
     process.check(x_0)
@@ -59,13 +67,16 @@ def bound(chain: Chain, x_0: Images, noise: Noise, condition: Condition = None) 
 
 def around(process: MarkovProcess, x_0: Images, kl: Float[Tensor, "B terms"]) -> Bound:
     """The bound with these KL terms: what it has beside them follows from the process alone."""
-    prior = process.stationary(x_0)
+    prior, first, last = process.stationary(x_0), process.marginal(x_0, 1), process.marginal(x_0, process.steps)
     return Bound(
         kl=kl,
-        last=per_sample(process.marginal(x_0, process.steps).entropy()),
-        first=per_sample(process.marginal(x_0, 1).entropy()),
+        last=per_sample(last.entropy()),
+        first=per_sample(first.entropy()),
         prior=per_sample(prior.entropy()),
         null=per_sample(prior.log_prob(x_0)),
+        moments=per_sample(
+            prior.entropy() + prior.log_prob(x_0) + first.cross_entropy(prior) - last.cross_entropy(prior)
+        ),
     )
 
 

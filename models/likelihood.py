@@ -10,7 +10,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from models.diffusion import Condition, Diffusion
-from models.distributions import DiscretizedGaussian, Gaussian
+from models.distributions import Cdf, DiscretizedGaussian, Gaussian
 from models.noise import Noise, Purpose
 from models.processes import GaussianProcess, Images
 
@@ -64,13 +64,15 @@ class Bound:
 class Likelihood:
     """How the bound is taken.
 
-    decoder: the kind of data. floor: the least probability of a pixel's value (see DiscretizedGaussian).
+    decoder: the kind of data. floor, cdf: the least probability of a pixel's value, and the distribution function
+        that it is taken by (see DiscretizedGaussian).
     clip: hold x̂_0 within [-1, 1], as the official code does where it evaluates, and not where it trains.
     """
 
     decoder: Decoder = Decoder.bins
     floor: float = 0.0
     clip: bool = False
+    cdf: Cdf = Cdf.exact
 
     @torch.no_grad()
     def bound(self, diffusion: Diffusion, x_0: Images, noise: Noise, condition: Condition = None) -> Bound:
@@ -99,7 +101,7 @@ class Likelihood:
 
     def surprise(self, law: Gaussian, x_0: Images) -> PerImage:
         """-ln p(x_0 | x_1), where `law` is p(x_0 | x_1)."""
-        pixels = DiscretizedGaussian(law.mean, law.std, self.floor)
+        pixels = DiscretizedGaussian(law.mean, law.std, self.floor, self.cdf)
         log_prob = pixels.log_prob(x_0) if self.decoder is Decoder.bins else law.log_prob(x_0)
         return -log_prob.flatten(1).sum(1)
 

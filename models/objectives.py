@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, ClassVar
 
 from jaxtyping import Float, Int64
@@ -64,14 +65,22 @@ class SimpleLoss(Objective):
         return Terms(loss=error.square().flatten(1).mean(1), t=t)
 
 
+class Weight(Enum):
+    """What the KL term at one t stands for, where paper and official code differ."""
+
+    paper = "paper"  # T - 1 terms, those of t = 2..T
+    code = "code"  # T
+
+
 @dataclass
 class LowerBound(Objective):
-    """-K, its KL terms estimated by T - 1 times the one of a uniform t in 2..T (Sohl-Dickstein 2015, Eq. 14).
+    """-K, its KL terms estimated by `weight` times the one of a uniform t in 2..T (Sohl-Dickstein 2015, Eq. 14).
 
     In nats for each element of x, so that data of any size has losses of the same order. x_t is a smooth function
     of fixed noise, so the gradient also reaches a learned schedule (section 2.4.1).
     """
 
+    weight: Weight = Weight.paper
     needs: ClassVar[type[Process]] = MarkovProcess
     through_x_0: ClassVar[bool] = False
 
@@ -81,5 +90,6 @@ class LowerBound(Objective):
         t = 2 + noise.integers(Purpose.TIME, process.steps - 1)
         x_t = process.marginal(x_0, t).draw(noise, Purpose.EPSILON, x_0.shape[1:]).to(x_0.dtype)
         kl = step_kl(diffusion, x_0, x_t, t, condition)
-        k = around(process, x_0, (process.steps - 1) * kl[:, None]).bits * BIT
+        terms = process.steps - (self.weight is Weight.paper)
+        k = around(process, x_0, terms * kl[:, None]).bits * BIT
         return Terms(loss=-k / x_0[0].numel(), t=t)

@@ -32,16 +32,28 @@ class BetaSchedule(ABC):
 
 @dataclass
 class RangedSchedule(BetaSchedule):
-    """A schedule that goes from `first` = beta_1 to `last` = beta_T."""
+    """A schedule that goes from `first` = beta_1 to `last` = beta_T.
+
+    rescaled: both are meant for 1000 steps, and are multiplied by 1000 / T, so that any T ends in as much noise: some
+    codes do so, others not.
+    """
 
     first: float = 1e-4
     last: float = 0.02
+    rescaled: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("first", "last"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ValueError(f"schedule.{name} must lie in (0, 1], got {getattr(self, name)}")
+        for name, value in zip(("first", "last"), self.ends, strict=True):
+            if not 0 < value <= 1:
+                by = f" · 1000 / {self.steps}" if self.rescaled else ""
+                raise ValueError(f"schedule.{name} must lie in (0, 1], got {getattr(self, name)}{by}")
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """beta_1 and beta_T."""
+        scale = 1000 / self.steps if self.rescaled else 1.0
+        return scale * self.first, scale * self.last
 
 
 @dataclass
@@ -49,7 +61,7 @@ class Linear(RangedSchedule):
     """beta linear in t (Ho et al. 2020, section 4)."""
 
     def beta(self) -> Float64[Tensor, " T"]:
-        return torch.linspace(self.first, self.last, self.steps, dtype=torch.float64)
+        return torch.linspace(*self.ends, self.steps, dtype=torch.float64)
 
 
 @dataclass
@@ -57,7 +69,8 @@ class Quadratic(RangedSchedule):
     """sqrt(beta) linear in t ("quad" in the code of Ho et al. 2020)."""
 
     def beta(self) -> Float64[Tensor, " T"]:
-        return torch.linspace(self.first**0.5, self.last**0.5, self.steps, dtype=torch.float64) ** 2
+        first, last = self.ends
+        return torch.linspace(first**0.5, last**0.5, self.steps, dtype=torch.float64) ** 2
 
 
 @dataclass
@@ -65,8 +78,8 @@ class Sigmoid(RangedSchedule):
     """A sigmoid over [-6, 6], squashed to [beta_1, beta_T]."""
 
     def beta(self) -> Float64[Tensor, " T"]:
-        ramp = torch.sigmoid(torch.linspace(-6, 6, self.steps, dtype=torch.float64))
-        return self.first + (self.last - self.first) * ramp
+        first, last = self.ends
+        return first + (last - first) * torch.sigmoid(torch.linspace(-6, 6, self.steps, dtype=torch.float64))
 
 
 @dataclass

@@ -12,7 +12,7 @@ from scipy import stats
 from models.bound import bound, check_moments, entropy_bounds, step_kl
 from models.diffusion import Chain
 from models.noise import Noise, Purpose
-from models.objectives import LowerBound
+from models.objectives import LowerBound, Weight
 from models.processes import BinomialProcess, GaussianProcess
 from models.reverse import DataProbability, FlipProbability, GaussianKernel
 from models.schedules import Cosine, Linear, Quadratic, Reciprocal, Sigmoid
@@ -72,6 +72,31 @@ def test_narrow_and_wide_gaussian_data_have_the_measured_K():
     assert pytest.approx(-1.0470956, abs=1e-7) == STANDARD + 1
     assert exact_k(process, 2.0) == pytest.approx(-3.04695, abs=6e-6)
     assert exact_k(process, 2.0) > STANDARD - 1
+
+
+@pytest.mark.parametrize("std", [0.5, 1.0, 2.0])
+def test_in_the_form_of_divergences_to_the_prior_it_is_a_bound_for_data_of_any_moments(std):
+    """By how much follows from the prior's own cross-entropies, in closed form for N(0, std²)."""
+    process = GaussianProcess(Linear(1000))
+    points = TwoPoints(0, torch.arange(4))
+    x_0 = std * (1.0 - 2.0 * (points.index & 1)).double().reshape(-1, 1, 1, 1)
+    terms = bound(Chain(process, GaussianKernel(), exact_reverse(process, std)), x_0, points)
+    before, after = (float(process.alpha_bar(t)) * (std**2 - 1) for t in (1, 1000))
+    left_out = (-(std**2 - 1) + before - after) / 2 / np.log(2)
+    assert float(terms.any_moments.mean() - terms.bits.mean()) == pytest.approx(left_out, abs=1e-12)
+    likelihood = STANDARD - np.log2(std)
+    assert likelihood - 1e-3 < float(terms.any_moments.mean()) <= likelihood + 1e-12
+
+
+def test_the_loss_counts_T_terms_where_the_official_code_does():
+    process = GaussianProcess(Linear(20, 1e-3, 0.3))
+    x_0 = Noise(1, torch.arange(8)).normal(Purpose.PRIOR, (1, 1, 2)).double()
+    chain = Chain(process, GaussianKernel(), lambda x, t, condition: torch.cat((0 * x + 1, 0 * x), 1))
+    noise = Noise(0, torch.arange(8))
+    paper, code = (LowerBound(weight)(chain, x_0, noise).loss for weight in (Weight.paper, Weight.code))
+    t = LowerBound()(chain, x_0, noise).t
+    x_t = process.marginal(x_0, t).draw(noise, Purpose.EPSILON, (1, 1, 2)).double()
+    torch.testing.assert_close(code - paper, step_kl(chain, x_0, x_t, t) / 2)
 
 
 def test_data_for_which_K_is_no_bound_is_refused():

@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy import stats
 
-from models.distributions import HALF_BIN, DiscretizedGaussian, Gaussian, log_central_mass
+from models.distributions import HALF_BIN, Cdf, DiscretizedGaussian, Gaussian, log_central_mass
 
 VALUES = torch.arange(256, dtype=torch.float64) / 127.5 - 1
 # relative error of ln P in float64 and float32
@@ -93,3 +93,32 @@ def test_gradients_are_those_of_finite_differences():
     for value in (-1.0, -0.2, 1.0):
         x = torch.tensor(value, dtype=torch.float64)
         assert torch.autograd.gradcheck(lambda m, s, x=x: DiscretizedGaussian(m, s).log_prob(x), (mean, std))
+
+
+def official(value: float, mean: float, std: float, floor: float) -> float:
+    """The official code's decoder, in sixty digits: 0.5 (1 + tanh(√(2/π) (z + 0.044715 z³)))."""
+
+    def below(z):
+        return (1 + mpmath.tanh(mpmath.sqrt(2 / mpmath.pi) * (z + mpmath.mpf("0.044715") * z**3))) / 2
+
+    with mpmath.workdps(60):
+        upper, lower = (below((mpmath.mpf(value) - mean + side * mpmath.mpf(1) / 255) / std) for side in (1, -1))
+        mass = upper if value < -0.999 else 1 - lower if value > 0.999 else upper - lower
+        return float(mpmath.log(max(mass, mpmath.mpf(floor))))
+
+
+@pytest.mark.parametrize("std", [0.01, 0.14, 1.0])
+@pytest.mark.parametrize("value", [-1.0, -0.5, 1 / 255, 0.498039215686, 1.0])
+def test_by_tanh_it_is_the_official_codes_decoder(value, std):
+    for mean in (-0.9, 0.0, 0.5):
+        decoder = DiscretizedGaussian(torch.tensor(mean).double(), torch.tensor(std).double(), 1e-12, Cdf.tanh)
+        found = float(decoder.log_prob(torch.tensor(value, dtype=torch.float64)))
+        assert found == pytest.approx(official(value, mean, std, 1e-12), rel=1e-3, abs=1e-9)
+
+
+def test_tanh_is_nats_off_in_the_tails_and_needs_a_floor():
+    law = [DiscretizedGaussian(torch.zeros(()).double(), torch.tensor(0.01).double(), 1e-12, cdf) for cdf in Cdf]
+    exact, tanh = (each.log_prob(torch.tensor(12 / 255, dtype=torch.float64)) for each in law)
+    assert 0.3 < float((exact - tanh).abs()) < 5
+    with pytest.raises(ValueError, match="it needs a floor"):
+        DiscretizedGaussian(torch.zeros(()), torch.ones(()), 0.0, Cdf.tanh)

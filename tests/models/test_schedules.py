@@ -145,3 +145,17 @@ def test_an_end_outside_0_to_1_is_refused_by_name(kind, name, value):
 def test_other_values_out_of_range_are_refused(build):
     with pytest.raises(ValueError, match="schedule"):
         build()
+
+
+@pytest.mark.parametrize("kind", RANGED)
+def test_rescaled_it_ends_in_as_much_noise_at_any_number_of_steps(kind):
+    whole = float(alpha_bar(kind().beta())[-1])
+    for steps in (250, 4000):
+        assert math.log(float(alpha_bar(kind(steps, rescaled=True).beta())[-1])) == pytest.approx(
+            math.log(whole), rel=0.05
+        )
+    beta = kind(500, rescaled=True).beta()
+    if kind is Linear:
+        torch.testing.assert_close(beta, torch.linspace(2e-4, 0.04, 500, dtype=torch.float64))
+    with pytest.raises(ValueError, match=r"schedule.last must lie in \(0, 1\], got 0.02 · 1000 / 10"):
+        kind(10, rescaled=True)
