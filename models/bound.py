@@ -102,7 +102,7 @@ def entropy_bounds(process: MarkovProcess, x_0: Images, t: int) -> tuple[Tensor,
 
 
 def check_moments(process: MarkovProcess, x_0: Images, tolerance: float = 0.05) -> None:
-    """Raises ValueError for data without the prior's moments, for which K is no bound (PAPERS, section 5.6).
+    """Raises ValueError for data without the prior's moments, for which K is no bound.
 
     That is E ln pi(x_0) = -H(pi): unit second moment for a Gaussian, the mean r for a Bernoulli other than 1/2.
     """

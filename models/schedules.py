@@ -34,8 +34,8 @@ class BetaSchedule(ABC):
 class RangedSchedule(BetaSchedule):
     """A schedule that goes from `first` = beta_1 to `last` = beta_T.
 
-    rescaled: both are meant for 1000 steps, and are multiplied by 1000 / T, so that any T ends in as much noise: some
-    codes do so, others not.
+    rescaled: both are meant for 1000 steps and are multiplied by 1000 / T, so that any T ends in as much noise;
+    some codes do so, others not.
     """
 
     first: float = 1e-4

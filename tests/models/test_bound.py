@@ -66,7 +66,7 @@ def test_standard_gaussian_data_has_K_equal_to_its_log_likelihood(schedule):
 
 
 def test_narrow_and_wide_gaussian_data_have_the_measured_K():
-    """PAPERS, section 6 and 5.6: below the log-likelihood for N(0, 1/4), above it, so no bound, for N(0, 4)."""
+    """Below the log-likelihood for N(0, 1/4), above it, so no bound, for N(0, 4)."""
     process = GaussianProcess(Linear(1000))
     assert exact_k(process, 0.5) == pytest.approx(-1.0473338, abs=1e-7)
     assert pytest.approx(-1.0470956, abs=1e-7) == STANDARD + 1
@@ -136,7 +136,7 @@ def exact_bayes(process: BinomialProcess):
     [(100, 0.2, 4000, -2.976), (500, 0.2, 1000, -2.481), (2000, 0.2, 400, -2.370)],
 )
 def test_exact_bayes_attains_the_best_K_of_the_heartbeat(steps, rate, beats, measured):
-    """PAPERS, section 1. It stays below log2(1/5): a step that treats elements apart cannot reach the truth."""
+    """It stays below log2(1/5): a step that treats elements apart cannot reach the truth."""
     process = BinomialProcess(Reciprocal(steps), rate)
     chain = Chain(process, DataProbability(), exact_bayes(process))
     k = bound(chain, heartbeats(np.arange(beats)), Noise(1, torch.arange(beats))).bits

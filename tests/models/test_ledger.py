@@ -53,7 +53,7 @@ def test_a_density_of_standardised_pixels_becomes_bits_for_each_dimension_of_the
 
 
 def test_the_row_of_dpm_in_the_table_of_ddpm_is_mostly_a_change_of_unit():
-    """DDPM's "Diffusion (original) <= 5.40" is DPM's 5.4 bits a pixel; converted, about 4.20 (PAPERS, 5.7)."""
+    """DDPM's "Diffusion (original) <= 5.40" is DPM's 5.4 bits a pixel; converted, about 4.20."""
     deviation = 64.7  # of CIFAR-10's pixels
     dpm = LogLikelihood.of(5.4, Unit.bits_per_pixel, 3072, 3, 1 / deviation)
     assert dpm.stated_in(Unit.bits_per_dim) == pytest.approx(4.20, abs=0.03)

@@ -20,7 +20,7 @@ from models.schedules import Constant, Cosine, Linear, Quadratic, Reciprocal, Si
 from tests.oracles import GaussianData, Mixture, linear_alpha_bar
 
 ENTROPY = 0.5 * math.log(2 * math.pi * math.e)  # of N(0, 1), in nats
-STATED = -2.047095585180641  # ln p of the same in bits: PAPERS, section 6
+STATED = -2.047095585180641  # ln p of the same in bits
 SCHEDULES = [Linear(), Linear(7), Quadratic(100), Sigmoid(300), Cosine(50), Constant(200), Reciprocal(40)]
 DENSITY = Likelihood(Decoder.density)
 TEXT = Data(Variance.large, FirstVariance.beta_1)
@@ -100,7 +100,7 @@ def test_on_standard_normal_data_the_bound_and_k_are_the_likelihood_for_any_sche
 
 
 def test_on_narrower_data_a_learned_variance_reaches_the_likelihood_and_k_is_the_papers():
-    """N(0, .25) under the linear schedule: L = -1.0470956 bits, K = -1.0473338 by the edge effect (PAPERS)."""
+    """N(0, .25) under the linear schedule: L = -1.0470956 bits, K = -1.0473338 by the edge effect."""
     process = GaussianProcess()
     x_0, noise, weight = quadrature(3, Mixture((1.0,), (0.0,), (0.5,)))
     bound = DENSITY.bound(optimal(process, GaussianData(0, 0.5), learned=True), x_0, noise)
@@ -200,7 +200,7 @@ def test_the_decoder_gives_each_pixel_value_the_mass_of_its_bin():
 
 
 def test_the_variance_of_the_last_step_is_named():
-    """t = 1 under the papers' schedule: the code's beta~_2 or the text's beta_1 (PAPERS, 5.3 and 4)."""
+    """t = 1 under the papers' schedule: the code's beta~_2 or the text's beta_1."""
     x = torch.zeros(1, 1, 1, 1, dtype=torch.float64)
     expected = {
         (Variance.small, FirstVariance.beta_tilde_2): 5.4531876613021935e-05,

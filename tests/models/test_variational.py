@@ -42,7 +42,7 @@ def pixels(count: int) -> torch.Tensor:
 
 
 def test_its_mean_is_the_entropy_of_standard_normal_data_in_bits():
-    """With the exact reverse law the bound is the likelihood: 2.0471 bits a dimension (PAPERS, section 6)."""
+    """With the exact reverse law the bound is the likelihood: 2.0471 bits a dimension."""
     index = torch.arange(40_000)
     x_0 = Noise(9, index).normal(Purpose.PRIOR, (1, 2, 2)).double()
     parameterization = Data(Variance.large, FirstVariance.beta_1)
