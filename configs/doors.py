@@ -114,8 +114,8 @@ class BitsConfig(RestoreConfig):
     """shards: of the images whose likelihood is bounded. count: how many, in stored order; 0 for all.
 
     clip: hold x̂_0 within [-1, 1], as the official code does. floor: the least probability of a pixel's value in
-    the decoder; 0 is exact, the official code has 1e-12. cdf: the decoder's distribution function, exact or by tanh,
-    as in the official code.
+    the decoder; 0 is exact, the official code has 1e-12. cdf: the decoder's distribution function, exact or by
+    tanh, as in the official code.
     """
 
     shards: str = "???"

@@ -25,7 +25,7 @@ from trainer.schedules import ema_decay
 EXPERIMENTS = sorted(path.stem for path in Path("configs/experiment").glob("*.yaml"))
 LSUN = 113_673_219
 
-# name: parameters, images, batch, peak learning rate, warm-up steps, flips, variance, dropout (docs/reproducing.md)
+# name: parameters, images, batch, peak learning rate, warm-up steps, flips, variance, dropout
 PAPER = {
     "ddpm_cifar10": (35_746_307, 800_000 * 128, 128, 2e-4, True, "large", 0.1),
     "ddpm_lsun_church": (LSUN, 1_200_000 * 64, 64, 2e-5, True, "small", 0.0),

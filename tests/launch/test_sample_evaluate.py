@@ -101,4 +101,4 @@ def test_a_run_that_was_moved_is_the_one_that_is_drawn_from(finished, drawn, tmp
 
 def test_evaluate_refuses_shards_without_classes_or_too_many_images(finished, digits):
     text = opened("evaluate", f"run.directory={finished}", f"held_out={digits}/test", "count=400", status=1)
-    assert "count must lie in 2 .. 355" in text
+    assert "count must lie in 4 .. 355" in text

@@ -20,6 +20,7 @@ from models.pixels import to_bytes
 from trainer.metrics.classifier import Classifier, accuracy, train_classifier
 from trainer.metrics.frechet import frechet_distance
 from trainer.metrics.moments import Moments
+from trainer.metrics.parzen import parzen_window
 
 DRAWS = 50
 DESCRIPTION = "first dense layer of a small convolutional classifier trained on the reference's labels (seed 0)"
@@ -101,8 +102,8 @@ def evaluate(
     yardstick = Yardstick.of(LabelledImages.read(config, config.shards))
     real = LabelledImages.read(config, held_out)
     count = count or len(real.images)
-    if not 2 <= count <= len(real.images):
-        raise ValueError(f"count must lie in 2 .. {len(real.images)}, the held-out images there are, got {count}")
+    if not 4 <= count <= len(real.images):
+        raise ValueError(f"count must lie in 4 .. {len(real.images)}, the held-out images there are, got {count}")
     samples = generate(count)
     drawn = torch.Generator().manual_seed(0)
     chosen = torch.randperm(len(real.images), generator=drawn)[:count]
@@ -120,4 +121,5 @@ def evaluate(
         "perfect_sampler_std": float(perfect.std()),
         "floor_held_out_real": yardstick.distance(real.images[chosen]),
         "ceiling_noise": yardstick.distance(to_bytes(noise)),
+        **parzen_window(samples, real.images[chosen]),
     }
