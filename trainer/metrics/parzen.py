@@ -1,4 +1,4 @@
-"""The Parzen-window estimate of a log-likelihood (Breuleux et al. 2011), as in Sohl-Dickstein et al. 2015, Table 2.
+"""The Parzen-window estimate of a log-likelihood (Breuleux et al. 2011): Sohl-Dickstein et al. 2015, Table 2.
 
 Images as points of [0, 1]^D; around each sample lies a Gaussian window, and the mean of the windows is a density.
 It says little of a model in so many dimensions (Theis et al. 2016), and is here because published tables have it.
