@@ -7,6 +7,7 @@ from enum import Enum
 from typing import Any
 
 from models.distributions import Cdf
+from models.probability_flow import Trace
 from models.samplers import Sampler
 
 Source = Enum("Source", ["digits", "photographs", "folder"])
@@ -116,9 +117,19 @@ class BitsConfig(RestoreConfig):
     clip: hold x̂_0 within [-1, 1], as the official code does. floor: the least probability of a pixel's value in
     the decoder; 0 is exact, the official code has 1e-12. cdf: the decoder's distribution function, exact or by
     tanh, as in the official code.
+
+    flow: steps of the probability flow, whose likelihood is then reported too; 0 leaves it out. trace: how its
+    divergence is found; exact takes a gradient for each dimension.
     """
 
     shards: str = "???"
     clip: bool = True
     floor: float = 0.0
     cdf: Cdf = Cdf.exact
+    flow: int = 0
+    trace: Trace = Trace.hutchinson
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.flow < 0:
+            raise ValueError(f"flow must be at least 0, got {self.flow}")

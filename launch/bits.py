@@ -12,7 +12,12 @@ from launch.door import door
 from launch.score import keep
 
 if TYPE_CHECKING:
+    from jaxtyping import UInt8
+    from torch import Tensor
+
+    from configs.doors import BitsConfig
     from launch.restored import Averaged
+    from models.likelihood import Likelihood
 
 register()
 
@@ -20,38 +25,54 @@ register()
 @hydra.main(version_base="1.3", config_path="../configs", config_name="bits")
 @door
 def main(config: DictConfig) -> int:
-    """Takes the bound of the images under the run's average, keeps it under metrics/ and prints it."""
-    import torch
-    from tqdm import tqdm
-
+    """Takes the likelihood of the images under the run's average, keeps it under metrics/ and prints it."""
     from configs.runs import to_value
     from launch.restored import Averaged
     from models.likelihood import Likelihood
-    from models.noise import Noise
-    from trainer.metrics.bits_per_dim import bits_per_dim, bound_of, first_images
+    from trainer.metrics.bits_per_dim import first_images
 
     chosen = to_value(config)
     likelihood = Likelihood(floor=chosen.floor, clip=chosen.clip, cdf=chosen.cdf)
     of = Averaged.of(chosen)
     check(of)
     images = first_images(of.run.data, chosen.shards, chosen.count)
-    noise = Noise(chosen.seed, torch.arange(len(images), device=of.device))
-    with tqdm(total=len(images), desc="bound", unit="img", disable=None) as bar:
-        bound = bound_of(of.diffusion, likelihood, images, noise, chosen.batch, bar.update)
     provenance = {
         "run": str(of.run.directory),
         "checkpoint": of.checkpoint.name,
         "ema_half_life": of.half_life,
         "parameterization": repr(of.run.parameterization),
         "shards": chosen.shards,
-        "clip": chosen.clip,
-        "floor": chosen.floor,
-        "cdf": chosen.cdf.value,
+        "likelihood": repr(likelihood),
+        "flow": chosen.flow,
+        "trace": chosen.trace.value,
         "seed": chosen.seed,
     }
-    score = bits_per_dim(bound, of.run.shape) | provenance
+    score = measured(of, images, likelihood, chosen) | provenance
     keep(score, of.run.directory, f"bits-{of.checkpoint.name}", [provenance, len(images)])
     return 0
+
+
+def measured(
+    of: Averaged, images: UInt8[Tensor, "N C H W"], likelihood: Likelihood, chosen: BitsConfig
+) -> dict[str, object]:
+    """The bound, and the likelihood by the probability flow where it is asked for."""
+    import torch
+    from tqdm import tqdm
+
+    from models.noise import Noise
+    from models.probability_flow import ProbabilityFlow
+    from trainer.metrics.bits_per_dim import bits_per_dim, bound_of
+    from trainer.metrics.flow import flow_bits
+
+    noise = Noise(chosen.seed, torch.arange(len(images), device=of.device))
+    with tqdm(total=len(images), desc="bound", unit="img", disable=None) as bar:
+        bound = bound_of(of.diffusion, likelihood, images, noise, chosen.batch, bar.update)
+    score = bits_per_dim(bound, of.run.shape)
+    if chosen.flow:
+        flow = ProbabilityFlow(chosen.trace, chosen.flow)
+        with tqdm(total=len(images), desc="flow", unit="img", disable=None) as bar:
+            score |= flow_bits(flow, of.diffusion, images, noise, chosen.batch, bar.update)
+    return score
 
 
 def check(of: Averaged) -> None:

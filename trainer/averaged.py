@@ -14,13 +14,15 @@ from trainer.run import Run
 
 
 class InferenceNetwork:
-    """A network with fixed weights, called as the engine is, and with images of any precision."""
+    """A network with fixed weights, called as the engine is, and with images of any precision.
+
+    Gradients are of its input alone, for whoever asks for them.
+    """
 
     def __init__(self, network: nn.Module, device: torch.device, precision: Precision) -> None:
         self.network = network.eval().requires_grad_(False)
         self.device, self.autocast = device, precision is Precision.bf16
 
-    @torch.no_grad()
     def __call__(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
             output: Tensor = self.network(x.float(), t, condition)

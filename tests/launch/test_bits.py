@@ -79,3 +79,12 @@ def test_an_objective_that_cannot_train_the_variance_is_refused_before_training(
 def test_what_is_not_there_is_named(finished, digits, arguments, said):
     text = opened("bits", f"run.directory={finished}", f"shards={digits}/test", *arguments, status=1)
     assert said in text
+
+
+def test_the_probability_flow_gives_a_likelihood_beside_the_bound(finished, digits):
+    found = bits(finished, digits / "test", "flow=10")
+    assert 0 < found["flow_bits_per_dim"] < 20
+    assert found["flow_standard_error"] > 0
+    assert "flow_bits_per_dim" not in bits(finished, digits / "test")
+    text = opened("bits", f"run.directory={finished}", f"shards={digits}/test", "flow=-1", status=1)
+    assert "flow must be at least 0, got -1" in text
