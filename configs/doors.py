@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
@@ -79,21 +80,37 @@ class RestoreConfig:
 
 @dataclass
 class GenerateConfig(RestoreConfig):
-    """sampler: the run's own unless another is chosen."""
+    """sampler: the run's own unless another is chosen.
+
+    guidance: w of classifier-free guidance, (1 + w) output(x, c) - w output(x, no class); 0 is the plain model.
+    """
 
     sampler: Any = "???"
+    guidance: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.guidance < math.inf:
+            raise ValueError(f"guidance must be at least 0, got {self.guidance}")
 
 
 @dataclass
 class SampleConfig(GenerateConfig):
-    """count, start: images number start .. start + count - 1 are drawn. out: where they are written."""
+    """count, start: images number start .. start + count - 1 are drawn. out: where they are written.
+
+    classes: of a run that knows classes, which ones in turn: image i is of class classes[i modulo their number].
+    """
 
     count: int = 64
     start: int = 0
     out: str = ""
+    classes: Any = "all"
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        listed = isinstance(self.classes, list) and self.classes and all(type(c) is int for c in self.classes)
+        if not (listed or self.classes == "all"):
+            raise ValueError(f"classes must be all, or a list of class numbers such as [3,5], got {self.classes}")
         if self.count < 1 or self.start < 0:
             raise ValueError(f"count must be at least 1 and start at least 0, got {self.count} and {self.start}")
 

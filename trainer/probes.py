@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from models.classes import Cycle
 from models.diffusion import Chain
 from trainer.generator import Generator
 from trainer.grid import grid, write_png
@@ -11,7 +12,7 @@ from trainer.schedules import Every
 
 
 class SampleGrid:
-    """The first images of the run, drawn from the same noise each time, as one grid."""
+    """The first images of the run, drawn from the same noise each time, as one grid; of each class a row."""
 
     def __init__(self, run: Run) -> None:
         self.every = Every(run.preview.every)
@@ -19,9 +20,9 @@ class SampleGrid:
 
     def __call__(self, diffusion: Chain, monitor: Monitor, images: int) -> None:
         """Draws the grid into TensorBoard and samples/."""
-        generator = Generator(
-            diffusion, self.run.preview.sampler, self.run.shape, self.run.run.seed, monitor.device
-        )
-        picture = grid(generator.images(0, self.run.preview.count))
+        run, known = self.run, self.run.network.known_classes
+        classes = Cycle(tuple(range(known))) if known else None
+        generator = Generator(diffusion, run.preview.sampler, run.shape, run.run.seed, monitor.device, classes)
+        picture = grid(generator.images(0, run.preview.count), rows=known)
         monitor.picture("samples", picture, images)
         write_png(self.run.directory / "samples" / f"{images:012d}.png", picture)

@@ -107,6 +107,7 @@ class Run:
         if self.preview.every:  # now, not at the first preview, which may be hours away
             self.preview.sampler.check(self.process, "preview.sampler")
         self._check_kernel(self.parameterization)
+        self._check_classes()
         if self.learned_schedule and not isinstance(self.objective, LowerBound):
             raise ValueError(
                 "process/schedule=learned ascends on K: it needs objective=bound, got "
@@ -129,6 +130,16 @@ class Run:
                     f"{place}={type(part).__name__} goes through x̂_0, which parameterization="
                     f"{type(kernel).__name__} does not give; choose objective=bound and sampler=ancestral"
                 )
+
+    def _check_classes(self) -> None:
+        known = self.network.known_classes
+        if self.data.gives_classes is not (known > 0):
+            raise ValueError(
+                "data.labels=true and network.classes, the number of classes, go together, got data.labels="
+                f"{str(self.data.gives_classes).lower()} and network.classes={known}"
+            )
+        if not 0 <= self.objective.label_dropout < 1:
+            raise ValueError(f"objective.label_dropout must lie in [0, 1), got {self.objective.label_dropout}")
 
     @property
     def learned_schedule(self) -> Learned | None:
