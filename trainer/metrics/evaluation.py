@@ -109,8 +109,8 @@ def evaluate(
     The distance is biased upwards by few samples, so all are scored in equal number. The held-out images may be a
     stratified split and so nearer to the reference than independent draws can be; what a perfect sampler would
     score, and how widely that scatters, is measured on draws of the reference itself. `generate` is called
-    with the count once the reference has been read, so that bad input costs no sampling. classes: those that the
-    images were drawn as, if any; the share that the classifier names so is scored as well.
+    with the count once the reference has been read, so that bad input costs no sampling. classes: of the images, if
+    they were drawn by class; the share that the classifier names so is scored as well.
     """
     yardstick = Yardstick.of(LabelledImages.read(config, config.shards))
     real = LabelledImages.read(config, held_out)
@@ -123,7 +123,6 @@ def evaluate(
     perfect = torch.tensor([yardstick.distance_of_draw(count, drawn) for _ in range(DRAWS)])
     index = torch.arange(count)
     noise = Noise(0, index).normal(Purpose.PRIOR, tuple(samples.shape[1:]))
-    named = {} if classes is None else {"named_as_asked": accuracy(yardstick.classifier, samples, classes(index))}
     return {
         "metric": "Fréchet distance (not FID)",
         "features": DESCRIPTION,
@@ -132,7 +131,7 @@ def evaluate(
         "reference_images": len(yardstick.reference.images),
         "images": count,
         "samples": yardstick.distance(samples),
-        **named,
+        **({"named_as_asked": accuracy(yardstick.classifier, samples, classes(index))} if classes else {}),
         "perfect_sampler_mean": float(perfect.mean()),
         "perfect_sampler_std": float(perfect.std()),
         "floor_held_out_real": yardstick.distance(real.images[chosen]),
