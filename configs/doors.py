@@ -9,16 +9,17 @@ from typing import Any
 
 from models.samplers import Sampler
 
-Source = Enum("Source", ["digits", "photographs", "folder"])
+Source = Enum("Source", ["digits", "photographs", "folder", "mnist", "cifar10"])
 
 
 @dataclass
 class PackConfig:
-    """source: digits, photographs (both with real images at hand) or folder. out: the folder of shards.
+    """source: digits, photographs (both with real images at hand), folder, mnist, cifar10. out: a folder of shards.
 
     Of photographs: count, how many crops to train on (10,000; a tenth as many are held out); resolution of the
     crops in pixels (32); seed of their places (0). Of folder: path of the images; resolution to centre-crop and
-    resize them to (none: files pass through untouched); channels (3).
+    resize them to (none: files pass through untouched); channels (3). Of mnist: path of the folder of its four
+    files, gzipped or not. Of cifar10: path of the folder or the archive of its binary version.
     """
 
     source: Source = "???"  # type: ignore[assignment]

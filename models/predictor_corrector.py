@@ -1,4 +1,4 @@
-"""Predictor-corrector sampling (Song et al. 2021, "Score-based generative modeling through SDEs", Algorithms 2-5)."""
+"""Predictor-corrector sampling (Song et al. 2021, "Score-based generative modeling through SDEs", Alg. 2-5)."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class PredictorCorrector(ReverseChain):
     """Each step down is followed by steps of Langevin dynamics at the level that it came to.
 
     predictor: the step down. corrections: how many Langevin steps follow it. ratio: r, the signal-to-noise ratio
-    that sets their size; 0.16 is the paper's for the ladder on CIFAR-10. steps, clip: as for every chain; `steps` of
-    the predictor, so an image takes (1 + corrections) · steps - corrections evaluations of the network.
+    that sets their size; 0.16 is the paper's for the ladder on CIFAR-10. steps: of the predictor; an image takes
+    (1 + corrections) · steps - corrections evaluations of the network.
 
     The size of a Langevin step is each image's own, where the official code takes the mean of a batch: image i
     depends on nothing but its noise. Where an image has few elements that size scatters, and so the law is biased.
@@ -95,4 +95,5 @@ def added_variance(process: PerturbationProcess, t: int, s: int) -> Float64[Tens
 
 def norm(x: Images) -> Float[Tensor, "B 1 1 1"]:
     """The length of each image as a vector."""
-    return x.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1)
+    length: Tensor = torch.linalg.vector_norm(x, dim=(1, 2, 3), keepdim=True)
+    return length

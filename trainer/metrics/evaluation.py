@@ -109,8 +109,8 @@ def evaluate(
     The distance is biased upwards by few samples, so all are scored in equal number. The held-out images may be a
     stratified split and so nearer to the reference than independent draws can be; what a perfect sampler would
     score, and how widely that scatters, is measured on draws of the reference itself. `generate` is called
-    with the count once the reference has been read, so that bad input costs no sampling. classes: of the images, if
-    they were drawn by class; the share that the classifier names so is scored as well.
+    with the count once the reference has been read, so that bad input costs no sampling. classes: of the images,
+    where they are drawn by class; the share that the classifier names so is scored as well.
     """
     yardstick = Yardstick.of(LabelledImages.read(config, config.shards))
     real = LabelledImages.read(config, held_out)
