@@ -14,7 +14,7 @@ Source = Enum("Source", ["digits", "photographs", "folder", "mnist", "cifar10"])
 
 @dataclass
 class PackConfig:
-    """source: digits, photographs (both with real images at hand), folder, mnist, cifar10. out: a folder of shards.
+    """source: digits, photographs (both with real images at hand), folder, mnist, cifar10. out: where shards go.
 
     Of photographs: count, how many crops to train on (10,000; a tenth as many are held out); resolution of the
     crops in pixels (32); seed of their places (0). Of folder: path of the images; resolution to centre-crop and
