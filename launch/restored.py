@@ -12,7 +12,7 @@ from torch import Tensor
 
 from configs.doors import GenerateConfig, OwnSampler, RestoreConfig
 from configs.runs import load_run
-from models.classes import Assignment, Cycle
+from models.classes import Assignment
 from models.diffusion import Chain
 from models.guidance import guided
 from models.pixels import to_bytes
@@ -61,8 +61,7 @@ class Restored:
         sampler = chosen.sampler.over(of.run.sampler) if own else chosen.sampler
         sampler.check(of.run.process, "sampler")
         check_guidance(of.run, chosen.guidance)
-        diffusion, known = guided(of.diffusion, chosen.guidance), of.run.network.known_classes
-        classes = Cycle(tuple(range(known))) if known else None
+        diffusion, classes = guided(of.diffusion, chosen.guidance), of.run.every_class
         generator = Generator(diffusion, sampler, of.run.shape, chosen.seed, of.device, classes)
         return cls(of.run, of.checkpoint, generator, of.half_life, chosen.guidance)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from models.classes import Cycle
 from models.diffusion import Chain
 from trainer.generator import Generator
 from trainer.grid import grid, write_png
@@ -20,9 +19,8 @@ class SampleGrid:
 
     def __call__(self, diffusion: Chain, monitor: Monitor, images: int) -> None:
         """Draws the grid into TensorBoard and samples/."""
-        run, known = self.run, self.run.network.known_classes
-        classes = Cycle(tuple(range(known))) if known else None
-        generator = Generator(diffusion, run.preview.sampler, run.shape, run.run.seed, monitor.device, classes)
-        picture = grid(generator.images(0, run.preview.count), rows=known)
+        run, seed = self.run, self.run.run.seed
+        generator = Generator(diffusion, run.preview.sampler, run.shape, seed, monitor.device, run.every_class)
+        picture = grid(generator.images(0, run.preview.count), rows=run.network.known_classes)
         monitor.picture("samples", picture, images)
         write_png(self.run.directory / "samples" / f"{images:012d}.png", picture)

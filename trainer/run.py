@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from data_pipeline.config import DataConfig, DataSource
+from models.classes import Assignment, Cycle
 from models.diffusion import Chain, Diffusion
 from models.networks.config import NetworkConfig
 from models.networks.scheduled import Scheduled
@@ -156,6 +157,12 @@ class Run:
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W) of one image."""
         return self.data.channels, self.data.resolution, self.data.resolution
+
+    @property
+    def every_class(self) -> Assignment | None:
+        """Each class that the network knows, in turn."""
+        known = self.network.known_classes
+        return Cycle(tuple(range(known))) if known else None
 
     def build_network(self) -> nn.Module:
         """The network, on torch's current device, not yet initialized."""

@@ -10,7 +10,7 @@ import pytest
 
 from tests.launch.doors import opened
 
-# The heartbeat experiment at a tenth of a percent of its length.
+# The heartbeat experiment, for ten steps on a schedule of twenty.
 BEATS = (
     "experiment=dpm_heartbeat",
     "run.images=640",

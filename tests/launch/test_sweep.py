@@ -13,9 +13,10 @@ def finished(directory: Path) -> bool:
 
 def test_a_failing_job_leaves_the_others_to_run_and_the_sweep_ends_with_status_1(digits, tmp_path):
     """The second of three batches does not divide into its micro-batches, which is found only when it runs."""
-    swept = ["--multirun", "data.batch=8,9,16", "engine.accumulation=2", "run.images=32"]
+    swept = ["data.batch=8,9,16", "engine.accumulation=2", "run.images=32"]
     text = opened(
         "train",
+        "--multirun",
         *SMALL,
         f"data.shards={digits}/train",
         f"run.directory={tmp_path}/${{data.batch}}",
@@ -30,11 +31,13 @@ def test_a_failing_job_leaves_the_others_to_run_and_the_sweep_ends_with_status_1
 def test_a_sweep_in_which_all_goes_well_ends_with_status_0(digits, tmp_path):
     opened(
         "train",
+        "--multirun",
         *SMALL,
         f"data.shards={digits}/train",
         f"run.directory={tmp_path}/${{run.seed}}",
         f"hydra.sweep.dir={tmp_path}/sweep",
-        *["--multirun", "run.seed=1,2", "run.images=32"],
+        "run.seed=1,2",
+        "run.images=32",
     )
     assert finished(tmp_path / "1")
     assert finished(tmp_path / "2")
