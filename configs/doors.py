@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
@@ -10,16 +11,17 @@ from models.distributions import Cdf
 from models.probability_flow import Trace
 from models.samplers import Sampler
 
-Source = Enum("Source", ["digits", "photographs", "folder"])
+Source = Enum("Source", ["digits", "photographs", "folder", "mnist", "cifar10"])
 
 
 @dataclass
 class PackConfig:
-    """source: digits, photographs (both with real images at hand) or folder. out: the folder of shards.
+    """source: digits, photographs (both with real images at hand), folder, mnist, cifar10. out: where shards go.
 
     Of photographs: count, how many crops to train on (10,000; a tenth as many are held out); resolution of the
     crops in pixels (32); seed of their places (0). Of folder: path of the images; resolution to centre-crop and
-    resize them to (none: files pass through untouched); channels (3).
+    resize them to (none: files pass through untouched); channels (3). Of mnist: path of the folder of its four
+    files, gzipped or not. Of cifar10: path of the folder or the archive of its binary version.
     """
 
     source: Source = "???"  # type: ignore[assignment]
@@ -81,21 +83,37 @@ class RestoreConfig:
 
 @dataclass
 class GenerateConfig(RestoreConfig):
-    """sampler: the run's own unless another is chosen."""
+    """sampler: the run's own unless another is chosen.
+
+    guidance: w of classifier-free guidance, (1 + w) output(x, c) - w output(x, no class); 0 is the plain model.
+    """
 
     sampler: Any = "???"
+    guidance: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.guidance < math.inf:
+            raise ValueError(f"guidance must be at least 0, got {self.guidance}")
 
 
 @dataclass
 class SampleConfig(GenerateConfig):
-    """count, start: images number start .. start + count - 1 are drawn. out: where they are written."""
+    """count, start: images number start .. start + count - 1 are drawn. out: where they are written.
+
+    classes: of a run that knows classes, which ones in turn: image i is of class classes[i modulo their number].
+    """
 
     count: int = 64
     start: int = 0
     out: str = ""
+    classes: Any = "all"
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        listed = isinstance(self.classes, list) and self.classes and all(type(c) is int for c in self.classes)
+        if not (listed or self.classes == "all"):
+            raise ValueError(f"classes must be all, or a list of class numbers such as [3,5], got {self.classes}")
         if self.count < 1 or self.start < 0:
             raise ValueError(f"count must be at least 1 and start at least 0, got {self.count} and {self.start}")
 

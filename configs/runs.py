@@ -51,7 +51,9 @@ def keep_config(config: DictConfig, run: Run) -> None:
     document = {"choices": choices(run), **cast(dict[str, object], OmegaConf.to_container(config, resolve=True))}
     document = cast(dict[str, object], OmegaConf.to_container(OmegaConf.create(document), enum_to_str=True))
     if path.exists() and Checkpoints(run.checkpoints()).all():
-        differing = differences(flat(read_config(path)), flat(document))
+        # A run from before a field was there did what the field's default does.
+        defaults = OmegaConf.to_container(opened(choices(run)), enum_to_str=True)
+        differing = differences({**flat(defaults), **flat(read_config(path))}, flat(document))
         if differing:
             raise ValueError(
                 f"{run.directory} is the directory of another run, which differs in {'; '.join(differing)}. "
@@ -70,10 +72,15 @@ def load_run(directory: Path) -> Run:
     document = read_config(path)
     chosen = cast(dict[str, str], document.pop("choices"))
     cast(dict[str, str], document["run"])["directory"] = str(directory)  # it may have been moved
+    return cast(Run, to_value(cast(DictConfig, OmegaConf.merge(opened(chosen), document))))
+
+
+def opened(chosen: dict[str, str]) -> DictConfig:
+    """The schema of a run of these variants, place → name, with the defaults of all fields that have one."""
     config = open_run()
     for place, name in chosen.items():
         OmegaConf.update(config, place, open_part(PLACES[place], name))
-    return cast(Run, to_value(cast(DictConfig, OmegaConf.merge(config, document))))
+    return config
 
 
 def read_config(path: Path) -> dict[str, object]:

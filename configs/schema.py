@@ -21,6 +21,7 @@ from models.networks.refinenet import RefineNetConfig
 from models.networks.unet import UNetConfig
 from models.objectives import LowerBound, SimpleLoss
 from models.parameterizations import Data, Epsilon, PosteriorMean, ScaledScore, Score, Velocity
+from models.predictor_corrector import PredictorCorrector
 from models.processes import BinomialProcess, GaussianProcess
 from models.reverse import DataProbability, FlipProbability, GaussianKernel
 from models.samplers import Ancestral, Ddim
@@ -76,6 +77,7 @@ GROUPS: dict[str, dict[str, type]] = {
         "dpm_solver_2m": DpmSolver2M,
         "langevin": Langevin,
         "annealed_langevin": AnnealedLangevin,
+        "predictor_corrector": PredictorCorrector,
     },
 }
 

@@ -30,9 +30,14 @@ class DataSource(ABC):
 
     pixels: ClassVar[bool] = True
 
+    @property
+    def gives_classes(self) -> bool:
+        """Whether samples come with their class."""
+        return False
+
     @abstractmethod
-    def build(self, seed: int) -> Stream:
-        """The endless stream of samples."""
+    def build(self, seed: int, classes: int = 0) -> Stream:
+        """The endless stream of samples. classes: how many the network knows, where samples come with theirs."""
 
 
 @dataclass
@@ -73,7 +78,11 @@ class DataConfig(DataSource):
         if not self.shards:
             raise ValueError("data.shards must name a folder or a pattern of tar shards, got an empty string")
 
-    def build(self, seed: int) -> DataStream:
+    @property
+    def gives_classes(self) -> bool:
+        return self.labels
+
+    def build(self, seed: int, classes: int = 0) -> DataStream:
         from data_pipeline.stream import DataStream
 
-        return DataStream(self, seed)
+        return DataStream(self, seed, classes)

@@ -21,12 +21,27 @@ from data_pipeline.transforms import fit
 
 
 class Dataset:
-    """Samples of a ``ShardSet`` as arrays. Thread-safe: it holds open files and no other state."""
+    """Samples of a ``ShardSet`` as arrays. Thread-safe: it holds open files and no other state.
 
-    def __init__(self, shards: ShardSet, config: DataConfig, limits: Limits = DEFAULT_LIMITS) -> None:
+    classes: labels must lie below it; 0 takes any.
+
+    Raises:
+        ValueError: the shards' manifest names more classes than that.
+    """
+
+    def __init__(
+        self, shards: ShardSet, config: DataConfig, limits: Limits = DEFAULT_LIMITS, classes: int = 0
+    ) -> None:
         self.shards = shards
         self.config = config
         self.limits = limits
+        self.classes = classes
+        named = shards.manifest.class_names if shards.manifest else ()
+        if 0 < classes < len(named):
+            raise ValueError(
+                f"data.shards={shards.spec} has {len(named)} classes, more than network.classes={classes}: "
+                f"set network.classes={len(named)}"
+            )
         self._reader = ShardReader()
 
     def image(self, dataset_index: int, crop_word: int) -> UInt8[np.ndarray, "c resolution resolution"]:
@@ -52,7 +67,8 @@ class Dataset:
         """The class of one sample.
 
         Raises:
-            ValueError: no ``cls`` member, or not a non-negative integer; names shard and key.
+            ValueError: no ``cls`` member, not a non-negative integer, or no class that is known; names shard and
+                key.
         """
         shard, row = self.shards.locate(dataset_index)
         index = self.shards.index(shard)
@@ -63,9 +79,12 @@ class Dataset:
                 "and launch.evaluate need one: pack a source in which every image has a class"
             )
         try:
-            return decode_label(self._reader.read(member))
+            label = decode_label(self._reader.read(member))
         except ValueError as error:
             raise ValueError(f"{member}: {error}") from error
+        if self.classes and label >= self.classes:
+            raise ValueError(f"{member}: the class must be below network.classes={self.classes}, got {label}")
+        return label
 
     def close(self) -> None:
         """Close the files; they are opened again when they are needed."""

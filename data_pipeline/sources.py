@@ -60,7 +60,7 @@ class Digits:
     def __init__(self, split: str = "train") -> None:
         from sklearn.datasets import load_digits
 
-        self.split = _known_split(split)
+        self.split = known_split(split)
         digits = load_digits()
         within_class = np.empty_like(digits.target)
         for label in range(10):
@@ -105,7 +105,7 @@ class Photographs:
     def __init__(self, count: int, resolution: int, split: str = "train", seed: int = 0) -> None:
         from sklearn.datasets import load_sample_image
 
-        self.split = _known_split(split)
+        self.split = known_split(split)
         photographs = [load_sample_image(f"{name}.jpg").transpose(2, 0, 1) for name in self.class_names]
         border = photographs[0].shape[2] * 3 // 4
         columns = slice(0, border) if split == "train" else slice(border, None)
@@ -151,7 +151,7 @@ class Photographs:
         }
 
 
-def _known_split(split: str) -> str:
+def known_split(split: str) -> str:
     if split not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
     return split

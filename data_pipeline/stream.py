@@ -24,17 +24,17 @@ class DataStream:
     """An endless stream of samples, epoch after epoch, that opens at any position and for any rank.
 
     The shards are opened and the first sample is decoded here, so that bad input fails before anything is
-    spent.
+    spent. ``classes``: how many the network knows; 0 takes any label.
 
     Raises:
         ValueError: what ``ShardSet.open`` refuses, or a first sample that does not decode or fit.
     """
 
-    def __init__(self, config: DataConfig, seed: int) -> None:
+    def __init__(self, config: DataConfig, seed: int, classes: int = 0) -> None:
         self.config = config
         self.seed = seed
         self.shards = ShardSet.open(config.shards)
-        self._dataset = Dataset(self.shards, config)
+        self._dataset = Dataset(self.shards, config, classes=classes if config.labels else 0)
         self._order = Order(seed, self.shards.size)
         self._undecodable: dict[int, str] = {}
         image = np.empty((1, config.channels, config.resolution, config.resolution), np.uint8)

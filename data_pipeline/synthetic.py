@@ -52,7 +52,7 @@ class SyntheticConfig(DataSource):
     def samples(self, seed: int, start: int, count: int) -> Samples:
         """The samples at stream positions start .. start + count - 1."""
 
-    def build(self, seed: int) -> SyntheticStream:
+    def build(self, seed: int, classes: int = 0) -> SyntheticStream:
         return SyntheticStream(self, seed)
 
 

@@ -15,13 +15,17 @@ register()
 @hydra.main(version_base="1.3", config_path="../configs", config_name="evaluate")
 @door
 def main(config: DictConfig) -> int:
-    """Draws as many images as are held out, scores them, keeps the score under metrics/ and prints it."""
+    """Draws as many images as are held out, scores them, keeps the score under metrics/ and prints it.
+
+    Where the run knows classes, they are drawn in the proportions of its own data.
+    """
     import torch
 
     from configs.runs import to_value
     from launch.restored import Restored
+    from models.classes import Shares
     from trainer.metrics.bound import evaluate_bound
-    from trainer.metrics.evaluation import evaluate
+    from trainer.metrics.evaluation import evaluate, read_labels
 
     chosen = to_value(config)
     restored = Restored.of(chosen)
@@ -29,11 +33,14 @@ def main(config: DictConfig) -> int:
     if not run.data.pixels:
         score = evaluate_bound(run, generator.diffusion, generator.device, chosen.count or 10_000, chosen.batch)
     elif chosen.held_out:
+        if run.network.known_classes:
+            restored = restored.of_classes(Shares.of(read_labels(run.data, run.data.shards)))
         score = evaluate(
             run.data,
             chosen.held_out,
             lambda count: torch.cat(list(restored.batches(0, count, chosen.batch))),
             chosen.count,
+            restored.generator.classes,
         )
     else:
         raise ValueError("held_out must be given: add held_out=… to the command")

@@ -48,12 +48,16 @@ OPTIONS = {
     "digits": (),
     "photographs": ("resolution", "count", "seed"),
     "folder": ("path", "resolution", "channels"),
+    "mnist": ("path",),
+    "cifar10": ("path",),
 }
 
 
 def sources(chosen: PackConfig) -> dict[str, Source]:
     """The parts to pack, by the subfolder that each goes to; a source without splits goes to `out` itself."""
+    from data_pipeline.cifar import Cifar10
     from data_pipeline.folder import Folder
+    from data_pipeline.idx import Mnist
     from data_pipeline.sources import Digits, Photographs
 
     name = chosen.source.name
@@ -71,8 +75,12 @@ def sources(chosen: PackConfig) -> dict[str, Source]:
         parts = {"train": count, "test": max(1, count // 10)}
         return {split: Photographs(size, split=split, **options) for split, size in parts.items()}
     if "path" not in options:
-        raise ValueError("source=folder needs path=…, the folder of images")
-    return {"": Folder(Path(options.pop("path")), **options)}
+        raise ValueError(f"source={name} needs path=…, where its files lie")
+    path = Path(options.pop("path"))
+    if name == "folder":
+        return {"": Folder(path, **options)}
+    original = {"mnist": Mnist, "cifar10": Cifar10}[name]
+    return {split: original(path, split) for split in ("train", "test")}
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -12,7 +12,9 @@ from torch import Tensor
 
 from configs.doors import GenerateConfig, OwnSampler, RestoreConfig
 from configs.runs import load_run
+from models.classes import Assignment
 from models.diffusion import Chain
+from models.guidance import guided
 from models.pixels import to_bytes
 from trainer.averaged import averaged_diffusion
 from trainer.checkpoint import Checkpoints
@@ -43,31 +45,40 @@ class Averaged:
 
 @dataclass(frozen=True)
 class Restored:
-    """A run at one of its checkpoints, and the generator of its images."""
+    """A run at one of its checkpoints, and the generator of its images: of each class in turn, if it knows any."""
 
     run: Run
     checkpoint: Path
     generator: Generator
     half_life: float
+    guidance: float
 
     @classmethod
     def of(cls, chosen: GenerateConfig) -> Restored:
-        """Raises ValueError as `Averaged.of` does, and for a sampler that does not fit the run."""
+        """Raises ValueError as `Averaged.of` does, and for a sampler or a guidance that does not fit the run."""
         of = Averaged.of(chosen)
         own = isinstance(chosen.sampler, OwnSampler)
         sampler = chosen.sampler.over(of.run.sampler) if own else chosen.sampler
         sampler.check(of.run.process, "sampler")
-        generator = Generator(of.diffusion, sampler, of.run.shape, chosen.seed, of.device)
-        return cls(of.run, of.checkpoint, generator, of.half_life)
+        check_guidance(of.run, chosen.guidance)
+        diffusion, classes = guided(of.diffusion, chosen.guidance), of.run.every_class
+        generator = Generator(diffusion, sampler, of.run.shape, chosen.seed, of.device, classes)
+        return cls(of.run, of.checkpoint, generator, of.half_life, chosen.guidance)
+
+    def of_classes(self, classes: Assignment) -> Restored:
+        """The same, with images of other classes."""
+        return replace(self, generator=replace(self.generator, classes=classes))
 
     def provenance(self) -> dict[str, object]:
         """Everything that its images are a function of."""
+        classes = {"classes": repr(self.generator.classes), "guidance": self.guidance}
         return {
             "run": str(self.run.directory),
             "checkpoint": self.checkpoint.name,
             "ema_half_life": self.half_life,
             "sampler": repr(self.generator.sampler),
             "seed": self.generator.seed,
+            **(classes if self.run.network.known_classes else {}),
         }
 
     def batches(self, start: int, count: int, batch: int) -> Iterator[UInt8[Tensor, "b C H W"]]:
@@ -84,3 +95,14 @@ class Restored:
                 size = min(batch, start + count - first)
                 yield self.generator.samples(first, size)
                 bar.update(size)
+
+
+def check_guidance(run: Run, guidance: float) -> None:
+    """Raises ValueError for guidance of a run that cannot be guided."""
+    if guidance and not run.network.known_classes:
+        raise ValueError(f"guidance={guidance:g} is towards a class, and the run knows none (network.classes=0)")
+    if guidance and not run.objective.label_dropout:
+        raise ValueError(
+            f"guidance={guidance:g} is away from what the network says without a class, which the run was not "
+            "trained to say: its objective.label_dropout is 0"
+        )

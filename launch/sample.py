@@ -30,10 +30,14 @@ def main(config: DictConfig) -> int:
 
     from configs.runs import to_value
     from launch.restored import Restored
+    from models.classes import Cycle
     from trainer.grid import grid, write_png
 
     chosen = to_value(config)
     restored = Restored.of(chosen)
+    classes = asked(chosen.classes, restored.run.network.known_classes)
+    if classes:
+        restored = restored.of_classes(Cycle(classes))
     out = Path(chosen.out or restored.run.directory / "samples" / restored.checkpoint.name)
     claim(out, restored.provenance())
     if not restored.run.data.pixels:
@@ -47,9 +51,19 @@ def main(config: DictConfig) -> int:
         write_png(out / f"{number:06d}.png", image)
         if len(shown) < SHOWN:
             shown.append(image)
-    write_png(out / "grid.png", grid(torch.stack(shown)))
+    write_png(out / "grid.png", grid(torch.stack(shown), rows=len(classes)))
     print(f"{chosen.count} images of {restored.checkpoint} in {out}; the grid is {out / 'grid.png'}")
     return 0
+
+
+def asked(classes: list[int] | str, known: int) -> tuple[int, ...]:
+    """The classes to draw of `known` ones. Raises ValueError for one that is not among them."""
+    numbers = range(known) if isinstance(classes, str) else classes
+    for number in numbers:
+        if not 0 <= number < known:
+            there = f"0 .. {known - 1}" if known else "none (network.classes=0)"
+            raise ValueError(f"classes must be of those that the run knows, {there}, got {number}")
+    return tuple(numbers)
 
 
 def claim(out: Path, provenance: dict[str, object]) -> None:

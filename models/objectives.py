@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, ClassVar
 
@@ -11,6 +11,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from models.bound import BIT, around, step_kl
+from models.classes import Classes, hidden
 from models.diffusion import Chain, Condition, Diffusion
 from models.noise import Noise, Purpose
 from models.parameterizations import Variance
@@ -33,9 +34,11 @@ class Objective(ABC):
     """Called with a diffusion, data x_0 in its range and the noise of each image.
 
     needs: the kind of process. through_x_0: whether it asks the network for x̂_0 or the score, which a `Chain` has
-    only as a `Diffusion`.
+    only as a `Diffusion`. label_dropout: the share of images whose class a network that knows classes is not told,
+    so that it learns the law of all of them as well, as guidance needs it to.
     """
 
+    label_dropout: float = field(default=0.1, kw_only=True)
     needs: ClassVar[type[Process]] = GaussianProcess
     through_x_0: ClassVar[bool] = True
 
@@ -44,6 +47,10 @@ class Objective(ABC):
     @abstractmethod
     def __call__(self, diffusion: Any, x_0: Images, noise: Noise, condition: Condition = None) -> Terms:
         """The terms of the batch."""
+
+    def told(self, classes: Classes, noise: Noise) -> Classes:
+        """What the network is told of the images' classes."""
+        return hidden(classes, noise, self.label_dropout)
 
 
 @dataclass

@@ -122,6 +122,9 @@ def test_the_settings_of_the_score_networks_are_the_papers(name):
             ["sampler=annealed_langevin"],
             "sampler=AnnealedLangevin needs a NoiseLadder, got process=GaussianProcess",
         ),
+        (["data.labels=true"], "go together, got data.labels=true and network.classes=0"),
+        (["network.classes=10"], "go together, got data.labels=false and network.classes=10"),
+        (["objective.label_dropout=1"], r"objective.label_dropout must lie in \[0, 1\), got 1"),
     ],
 )
 def test_parts_that_do_not_fit_the_process_are_refused_when_composed(overrides, said):

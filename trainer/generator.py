@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from models.classes import Assignment
 from models.diffusion import Chain
 from models.noise import Noise
 from models.pixels import to_bytes
@@ -20,13 +21,14 @@ GRANULE = 16
 
 @dataclass(frozen=True)
 class Generator:
-    """The images of (diffusion, sampler, seed), by number."""
+    """The images of (diffusion, sampler, seed, classes), by number; without classes, they have no condition."""
 
     diffusion: Chain
     sampler: Sampler
     shape: tuple[int, int, int]
     seed: int
     device: torch.device
+    classes: Assignment | None = None
 
     def images(self, start: int, count: int) -> UInt8[Tensor, "count C H W"]:
         """Images number `start` to `start + count - 1` as bytes, on the CPU, drawn as one batch."""
@@ -36,5 +38,6 @@ class Generator:
         """The same in the range of the data, as they were drawn."""
         padded = -(-count // GRANULE) * GRANULE
         index = torch.arange(start, start + padded, device=self.device)
-        x = self.sampler(self.diffusion, self.shape, Noise(self.seed, index))
+        condition = None if self.classes is None else self.classes(index)
+        x = self.sampler(self.diffusion, self.shape, Noise(self.seed, index), condition)
         return x[:count].cpu()

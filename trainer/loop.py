@@ -32,7 +32,7 @@ class Outcome(Enum):
 
 def train(run: Run, world: World, asked_to_leave: Callable[[], bool]) -> Outcome:
     """Follows the flow once per batch: shard, batch, noise, network, loss, engine, average, checkpoint, look."""
-    data = run.data.build(run.run.seed)
+    data = run.data.build(run.run.seed, run.network.known_classes)
     engine = run.engine.build(run.build_network, run.optimizer, run.run.seed, world)
     diffusion = run.diffusion(engine)
     ema, checkpoints = Ema(engine.shards(), run.ema.half_lives), Checkpoints(run.checkpoints(), run.run.keep)
@@ -70,7 +70,7 @@ def train_step(
     """One step of Algorithm 1 (Ho et al. 2020), in as many micro-batches as the engine accumulates."""
     x_0 = as_data(batch.x.to(engine.device), diffusion.pixels)
     noise = Noise(seed, batch.index.to(engine.device))
-    condition = None if batch.condition is None else batch.condition.to(engine.device)
+    condition = None if batch.condition is None else objective.told(batch.condition.to(engine.device), noise)
     terms, size = [], len(x_0) // engine.accumulation
     for number in range(engine.accumulation):
         rows = slice(number * size, (number + 1) * size)

@@ -11,7 +11,7 @@ from trainer.schedules import Every
 
 
 class SampleGrid:
-    """The first images of the run, drawn from the same noise each time, as one grid."""
+    """The first images of the run, drawn from the same noise each time, as one grid; of each class a row."""
 
     def __init__(self, run: Run) -> None:
         self.every = Every(run.preview.every)
@@ -19,9 +19,8 @@ class SampleGrid:
 
     def __call__(self, diffusion: Chain, monitor: Monitor, images: int) -> None:
         """Draws the grid into TensorBoard and samples/."""
-        generator = Generator(
-            diffusion, self.run.preview.sampler, self.run.shape, self.run.run.seed, monitor.device
-        )
-        picture = grid(generator.images(0, self.run.preview.count))
+        run, seed = self.run, self.run.run.seed
+        generator = Generator(diffusion, run.preview.sampler, run.shape, seed, monitor.device, run.every_class)
+        picture = grid(generator.images(0, run.preview.count), rows=run.network.known_classes)
         monitor.picture("samples", picture, images)
         write_png(self.run.directory / "samples" / f"{images:012d}.png", picture)

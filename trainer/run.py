@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from data_pipeline.config import DataConfig, DataSource
+from models.classes import Assignment, Cycle
 from models.diffusion import Chain, Diffusion
 from models.networks.config import NetworkConfig
 from models.networks.scheduled import Scheduled
@@ -107,6 +108,7 @@ class Run:
         if self.preview.every:  # now, not at the first preview, which may be hours away
             self.preview.sampler.check(self.process, "preview.sampler")
         self._check_kernel(self.parameterization)
+        self._check_classes()
         if self.learned_schedule and not isinstance(self.objective, LowerBound):
             raise ValueError(
                 "process/schedule=learned ascends on K: it needs objective=bound, got "
@@ -130,6 +132,16 @@ class Run:
                     f"{type(kernel).__name__} does not give; choose objective=bound and sampler=ancestral"
                 )
 
+    def _check_classes(self) -> None:
+        known = self.network.known_classes
+        if self.data.gives_classes is not (known > 0):
+            raise ValueError(
+                "data.labels=true and network.classes, the number of classes, go together, got data.labels="
+                f"{str(self.data.gives_classes).lower()} and network.classes={known}"
+            )
+        if not 0 <= self.objective.label_dropout < 1:
+            raise ValueError(f"objective.label_dropout must lie in [0, 1), got {self.objective.label_dropout}")
+
     @property
     def learned_schedule(self) -> Learned | None:
         """The noise schedule, where it is learned with the network."""
@@ -145,6 +157,12 @@ class Run:
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W) of one image."""
         return self.data.channels, self.data.resolution, self.data.resolution
+
+    @property
+    def every_class(self) -> Assignment | None:
+        """Each class that the network knows, in turn."""
+        known = self.network.known_classes
+        return Cycle(tuple(range(known))) if known else None
 
     def build_network(self) -> nn.Module:
         """The network, on torch's current device, not yet initialized."""

@@ -12,6 +12,11 @@ from torch import nn
 class NetworkConfig(ABC):
     """The shape of a network: a plain value, from which the module is built."""
 
+    @property
+    def known_classes(self) -> int:
+        """How many classes it can be told of; 0 where it takes no condition."""
+        return 0
+
     @abstractmethod
     def build(self, image_channels: int, resolution: int, outputs: int = 1, steps: int = 0) -> nn.Module:
         """The network for x [image_channels, resolution, resolution], on torch's current device.

@@ -9,7 +9,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.networks.initialization import VarianceScaled
+from models.classes import NO_CLASS
+from models.networks.initialization import StartsItself, VarianceScaled, normal_of
 
 
 class Linear(VarianceScaled, nn.Linear):
@@ -118,20 +119,38 @@ class Upsample(nn.Module):
 class TimeEmbedding(nn.Module):
     """t → sinusoids → two layers → the shift of every residual block, all of them in one matrix product.
 
-    widths: the channels of the residual blocks, in the order in which they run.
+    widths: the channels of the residual blocks, in the order in which they run. classes: where there are any, each
+    adds a vector of its own before the last layer, and so does having none.
     """
 
-    def __init__(self, channels: int, widths: list[int]) -> None:
+    def __init__(self, channels: int, widths: list[int], classes: int = 0) -> None:
         super().__init__()
         self.channels, self.widths = channels, widths
         self.layer_in = Linear(channels, 4 * channels)
         self.layer_out = Linear(4 * channels, 4 * channels)
         self.shifts = Linear(4 * channels, sum(widths), init_rows=tuple(widths))
+        self.classes = ClassEmbedding(classes, 4 * channels) if classes else None
 
-    def forward(self, t: Int64[Tensor, " B"]) -> tuple[Tensor, ...]:
-        h = functional.silu(self.layer_in(sinusoids(t, self.channels)))
-        shifts: Tensor = self.shifts(functional.silu(self.layer_out(h)))
+    def forward(self, t: Int64[Tensor, " B"], classes: Int64[Tensor, " B"] | None = None) -> tuple[Tensor, ...]:
+        h = self.layer_out(functional.silu(self.layer_in(sinusoids(t, self.channels))))
+        if self.classes is not None:
+            h = h + self.classes(torch.full_like(t, NO_CLASS) if classes is None else classes)
+        shifts: Tensor = self.shifts(functional.silu(h))
         return torch.split(shifts, self.widths, dim=1)
+
+
+class ClassEmbedding(StartsItself, nn.Embedding):
+    """A vector for each class, 0 .. classes - 1, and one for `NO_CLASS`, which is the first row."""
+
+    def __init__(self, classes: int, channels: int) -> None:
+        super().__init__(classes + 1, channels)
+
+    def start(self, kind: str, uniform: Tensor) -> Tensor:
+        """Standard normal: torch's own law for embeddings."""
+        return normal_of(uniform)
+
+    def forward(self, classes: Int64[Tensor, " B"]) -> Float[Tensor, "B channels"]:
+        return super().forward(classes - NO_CLASS)
 
 
 def sinusoids(t: Int64[Tensor, " B"], channels: int) -> Float[Tensor, "B channels"]:

@@ -20,6 +20,7 @@ class UNetConfig(NetworkConfig):
 
     channels: of the first level; level i has channels · multipliers[i] and half the resolution of the one before.
     blocks: residual blocks a level. attention: the resolutions whose blocks are followed by self-attention.
+    classes: how many the network is told of, with data.labels=true; 0 for a network of no condition.
     """
 
     channels: int = 128
@@ -28,6 +29,7 @@ class UNetConfig(NetworkConfig):
     attention: list[int] = field(default_factory=lambda: [16])
     dropout: float = 0.1
     groups: int = 32
+    classes: int = 0
 
     def __post_init__(self) -> None:
         self.multipliers, self.attention = list(self.multipliers), list(self.attention)
@@ -45,13 +47,22 @@ class UNetConfig(NetworkConfig):
             raise ValueError(f"network.blocks must be at least 1, got {self.blocks}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"network.dropout must lie in [0, 1), got {self.dropout}")
+        if self.classes < 0:
+            raise ValueError(f"network.classes must be at least 0 (0 takes no condition), got {self.classes}")
+
+    @property
+    def known_classes(self) -> int:
+        return self.classes
 
     def build(self, image_channels: int, resolution: int, outputs: int = 1, steps: int = 0) -> UNet:
         return UNet(self, image_channels, resolution, outputs)
 
 
 class UNet(nn.Module):
-    """(x_t [B, C, H, W], t [B] in 1..T) → output [B, outputs · C, H, W]."""
+    """(x_t [B, C, H, W], t [B] in 1..T, classes [B]) → output [B, outputs · C, H, W].
+
+    Without classes, a network that knows some draws from all of them, as where the class is `NO_CLASS`.
+    """
 
     def __init__(self, config: UNetConfig, image_channels: int, resolution: int, outputs: int = 1) -> None:
         super().__init__()
@@ -90,14 +101,15 @@ class UNet(nn.Module):
 
         self.norm_out = nn.GroupNorm(config.groups, running, eps=1e-6)
         self.conv_out = Conv2d(running, outputs * image_channels, init_scale=0.0)
-        self.time = TimeEmbedding(config.channels, [stage.width for stage in self.stages()])
+        self.takes_classes = config.classes > 0
+        self.time = TimeEmbedding(config.channels, [stage.width for stage in self.stages()], config.classes)
 
     def forward(
-        self, x: Float[Tensor, "B C H W"], t: Int64[Tensor, " B"], condition: Tensor | None = None
+        self, x: Float[Tensor, "B C H W"], t: Int64[Tensor, " B"], condition: Int64[Tensor, " B"] | None = None
     ) -> Float[Tensor, "B O H W"]:
-        if condition is not None:
-            raise ValueError("network=unet takes no condition; set data.labels=false")
-        shifts = iter(self.time(t))
+        if condition is not None and not self.takes_classes:
+            raise ValueError("network.classes=0 takes no condition; set it, or data.labels=false")
+        shifts = iter(self.time(t, condition))
         h = self.conv_in(x)
         kept = [h]
         for layer in self.down:

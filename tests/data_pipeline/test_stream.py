@@ -247,3 +247,17 @@ def test_a_label_that_is_no_integer_is_named(
     shards = pack([number(0) | {"cls": b"cat"}])
     with pytest.raises(ValueError, match=r"key '000000', cls at bytes \d+:\d+: a class label must be .* b'cat'"):
         DataStream(DataConfig(str(shards), resolution=4, channels=1, labels=True), seed=0)
+
+
+def test_a_class_that_the_network_does_not_know_is_named_with_its_shard_and_key(config: DataConfig) -> None:
+    said = r"shard .*part-000\d\.tar, key '0000\d\d', cls at .*must be below network\.classes=7, got [789]$"
+    with pytest.raises(ValueError, match=said):
+        take(DataStream(config, seed=3, classes=7), 3)
+    assert len(take(DataStream(config, seed=3, classes=10), 3)) == 3
+    assert len(take(DataStream(replace(config, labels=False), seed=3, classes=7), 3)) == 3
+
+
+def test_shards_of_more_classes_than_the_network_knows_are_refused_at_once(digits: Path) -> None:
+    config = DataConfig(str(digits), resolution=8, channels=1, labels=True)
+    with pytest.raises(ValueError, match=r"has 10 classes, more than network\.classes=9: set network\.classes=10"):
+        DataStream(config, seed=0, classes=9)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
 
 from configs.runs import choices, keep_config, load_run, to_value
 from configs.schema import GROUPS, PLACES, register
@@ -65,6 +66,22 @@ def test_what_may_change_on_resumption_may_change(tmp_path):
     )
     keep_config(more, to_value(more))
     assert load_run(tmp_path).run.images == 1
+
+
+def test_a_run_from_before_a_field_was_there_goes_on_with_its_default(tmp_path):
+    config = composed(f"run.directory={tmp_path}")
+    keep_config(config, to_value(config))
+    (tmp_path / "checkpoints" / "000000000064").mkdir(parents=True)
+    kept = OmegaConf.load(tmp_path / "config.yaml")
+    del kept.network.classes, kept.objective.label_dropout, kept.parameterization.variance
+    OmegaConf.save(kept, tmp_path / "config.yaml")
+    other = composed(f"run.directory={tmp_path}", "parameterization.variance=small", "objective.label_dropout=0.2")
+    said = (
+        r"objective\.label_dropout: 0\.1 there, 0\.2 here; parameterization\.variance: large there, small here\."
+    )
+    with pytest.raises(ValueError, match=said):
+        keep_config(other, to_value(other))
+    keep_config(config, to_value(config))
 
 
 def test_what_is_computed_may_not(tmp_path):

@@ -8,6 +8,8 @@ from PIL import Image
 
 from data_pipeline.config import DataConfig
 from data_pipeline.stream import DataStream
+from tests.data_pipeline.test_cifar import COUNTS, batch, records
+from tests.data_pipeline.test_idx import write as write_mnist
 from tests.launch.doors import opened
 
 
@@ -53,11 +55,31 @@ def test_the_sources_with_real_images_make_a_train_and_a_test_part(tmp_path, sou
         assert next(batches).x.shape == (2, channels, resolution, resolution)
 
 
+def test_the_original_files_of_mnist_and_cifar10_are_packed_in_their_parts(tmp_path):
+    mnist, cifar = tmp_path / "mnist files", tmp_path / "cifar-10-batches-bin"
+    write_mnist(mnist)
+    cifar.mkdir()
+    for name in COUNTS:
+        (cifar / name).write_bytes(batch(name))
+    for source, path, train, test in (("mnist", mnist, 25, 7), ("cifar10", tmp_path, 15, 3)):
+        text = opened("pack", f"source={source}", f"path='{path}'", f"out={tmp_path / source}")
+        assert f"{tmp_path / source / 'train'}: {train} images in 1 shards" in text
+        assert f"{tmp_path / source / 'test'}: {test} images in 1 shards" in text
+    config = DataConfig(str(tmp_path / "cifar10" / "train"), batch=15, labels=True)
+    with DataStream(config, 0, classes=10).open(0) as batches:
+        assert sorted(next(batches).condition.tolist()) == sorted(
+            label for number in range(1, 6) for label in records(f"data_batch_{number}.bin")[0]
+        )
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["source=folder", "out=x"], "source=folder needs path="),
         (["source=folder", "path=nowhere", "out=x"], "there is no folder nowhere"),
+        (["source=mnist", "out=x"], "source=mnist needs path="),
+        (["source=cifar10", "out=x", "path=nowhere"], "there is no nowhere"),
+        (["source=cifar10", "out=x", "path=.", "resolution=32"], "source=cifar10 takes no resolution"),
         (["source=lsum", "out=x"], "source"),
         (["source=digits"], "out must be given"),
         (["source=digits", "out=x", "resolution=32"], "source=digits takes no resolution"),

@@ -22,6 +22,14 @@ def test_images_stand_side_by_side_in_order(count, columns, rows, channels):
         assert torch.equal(cell[:, 3::4, 3::4], image.expand(3, 8, 8))
 
 
+def test_each_class_of_a_cycle_has_a_row():
+    images = torch.arange(7, dtype=torch.uint8).reshape(7, 1, 1, 1).expand(7, 1, 32, 32)
+    cells = grid(images, gap=0, rows=3)[0, ::32, ::32]
+    assert cells.tolist() == [[0, 3, 6], [1, 4, 255], [2, 5, 255]]
+    assert torch.equal(grid(images, rows=4), grid(images)), "rows of one image make no picture"
+    assert torch.equal(grid(images, rows=1), grid(images))
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_written_picture_reads_back_the_same(tmp_path, channels):
     image = torch.randint(256, (channels, 5, 7), dtype=torch.uint8)

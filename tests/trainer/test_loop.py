@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from data_pipeline.stream import Batch
+from models.classes import NO_CLASS
+from models.networks.unet import UNetConfig
 from models.noise import Noise
 from models.objectives import SimpleLoss
 from models.pixels import to_unit
@@ -40,6 +44,20 @@ def test_a_step_goes_downhill_on_the_mean_of_the_terms():
     assert moved == pytest.approx(rate * count, rel=0.2)  # Adam's first step is the rate, in every weight
     again = train_step(engine, tiny.diffusion(engine), SimpleLoss(), batch, rate, seed=7)
     assert float(again.terms.loss.mean()) < float(first.terms.loss.mean())
+
+
+@pytest.mark.parametrize("accumulation", [1, 4])
+def test_the_network_is_told_the_classes_that_the_objective_does_not_hide(accumulation):
+    config = UNetConfig(8, [1, 2], blocks=1, attention=[4], dropout=0.0, groups=4, classes=3)
+    engine, heard = tiny.engine(lambda: config.build(1, 8), accumulation=accumulation), []
+    engine.network.register_forward_pre_hook(lambda module, given: heard.append(given[2]))
+    classes = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1])
+    batch, objective = replace(tiny.batch(), condition=classes), SimpleLoss(label_dropout=0.5)
+    train_step(engine, tiny.diffusion(engine), objective, batch, 1e-3, seed=7)
+    told = torch.cat(heard)
+    assert torch.equal(told, objective.told(classes, Noise(7, batch.index)))
+    assert 0 < int((told == NO_CLASS).sum()) < 8
+    assert torch.equal(told[told != NO_CLASS], classes[told != NO_CLASS])
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])

@@ -15,6 +15,7 @@ from data_pipeline.config import DataConfig, OnError
 from data_pipeline.dataset import Dataset
 from data_pipeline.decode import UndecodableImage
 from data_pipeline.shards import ShardSet
+from models.classes import Assignment
 from models.noise import Noise, Purpose
 from models.pixels import to_bytes
 from trainer.metrics.classifier import Classifier, accuracy, train_classifier
@@ -48,6 +49,14 @@ class LabelledImages:
             labels.append(dataset.label(number))
         dataset.close()
         return cls(torch.from_numpy(np.stack(images)), torch.tensor(labels))
+
+
+def read_labels(config: DataConfig, shards: str) -> Int64[Tensor, " N"]:
+    """The class of every sample of a set of shards. Raises ValueError where one has none."""
+    dataset = Dataset(ShardSet.open(shards), replace(config, shards=shards))
+    labels = [dataset.label(number) for number in range(dataset.shards.size)]
+    dataset.close()
+    return torch.tensor(labels)
 
 
 @dataclass(frozen=True)
@@ -90,14 +99,19 @@ class Yardstick:
 
 
 def evaluate(
-    config: DataConfig, held_out: str, generate: Callable[[int], UInt8[Tensor, "N C H W"]], count: int = 0
+    config: DataConfig,
+    held_out: str,
+    generate: Callable[[int], UInt8[Tensor, "N C H W"]],
+    count: int = 0,
+    classes: Assignment | None = None,
 ) -> dict[str, object]:
     """Scores `count` generated images (0: as many as are held out), and as many held-out ones and noise images.
 
     The distance is biased upwards by few samples, so all are scored in equal number. The held-out images may be a
     stratified split and so nearer to the reference than independent draws can be; what a perfect sampler would
     score, and how widely that scatters, is measured on draws of the reference itself. `generate` is called
-    with the count once the reference has been read, so that bad input costs no sampling.
+    with the count once the reference has been read, so that bad input costs no sampling. classes: of the images,
+    where they are drawn by class; the share that the classifier names so is scored as well.
     """
     yardstick = Yardstick.of(LabelledImages.read(config, config.shards))
     real = LabelledImages.read(config, held_out)
@@ -108,7 +122,8 @@ def evaluate(
     drawn = torch.Generator().manual_seed(0)
     chosen = torch.randperm(len(real.images), generator=drawn)[:count]
     perfect = torch.tensor([yardstick.distance_of_draw(count, drawn) for _ in range(DRAWS)])
-    noise = Noise(0, torch.arange(count)).normal(Purpose.PRIOR, tuple(samples.shape[1:]))
+    index = torch.arange(count)
+    noise = Noise(0, index).normal(Purpose.PRIOR, tuple(samples.shape[1:]))
     return {
         "metric": "Fréchet distance (not FID)",
         "features": DESCRIPTION,
@@ -117,6 +132,7 @@ def evaluate(
         "reference_images": len(yardstick.reference.images),
         "images": count,
         "samples": yardstick.distance(samples),
+        **({"named_as_asked": accuracy(yardstick.classifier, samples, classes(index))} if classes else {}),
         "perfect_sampler_mean": float(perfect.mean()),
         "perfect_sampler_std": float(perfect.std()),
         "floor_held_out_real": yardstick.distance(real.images[chosen]),

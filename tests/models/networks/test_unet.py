@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from diffusers import UNet2DModel
+from scipy import stats
 
+from models.classes import NO_CLASS
 from models.networks.initialization import initialize
 from models.networks.layers import Attention, sinusoids
 from models.networks.unet import UNet, UNetConfig
@@ -40,7 +44,7 @@ def randomized(config: UNetConfig, image_channels: int, resolution: int) -> UNet
     return network
 
 
-def of_diffusers(config: UNetConfig, image_channels: int, resolution: int) -> UNet2DModel:
+def of_diffusers(config: UNetConfig, image_channels: int, resolution: int, **more: object) -> UNet2DModel:
     """The same network in diffusers, in the settings that make it DDPM's."""
     attends = [resolution >> level in config.attention for level in range(len(config.multipliers))]
     return UNet2DModel(
@@ -57,6 +61,7 @@ def of_diffusers(config: UNetConfig, image_channels: int, resolution: int) -> UN
         downsample_padding=0,
         freq_shift=1,
         flip_sin_to_cos=False,
+        **more,
     ).eval()
 
 
@@ -103,6 +108,56 @@ def test_the_map_to_diffusers_names_carries_every_weight_once(twins):
     assert sum(tensor.numel() for tensor in carried.values()) == sum(p.numel() for p in ours.parameters())
 
 
+CLASSES = UNetConfig(16, [1, 2], blocks=1, attention=[4], groups=8, classes=5)
+
+
+@pytest.fixture(scope="module")
+def told() -> UNet:
+    """A network that knows five classes."""
+    return randomized(CLASSES, 1, 8)
+
+
+def test_a_class_is_added_to_the_time_as_in_diffusers(told):
+    """Their sixth class is our none, whose row is the first."""
+    theirs = of_diffusers(CLASSES, 1, 8, num_class_embeds=6)
+    named = dict(told.named_parameters())
+    rows = named.pop("time.classes.weight")
+    theirs.load_state_dict(
+        {**as_diffusers(told, named), "class_embedding.weight": torch.cat((rows[1:], rows[:1]))}, strict=True
+    )
+    x, t = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(2)), torch.arange(1, 601, 100)
+    with torch.no_grad():
+        found = told(x, t, torch.tensor([0, 1, 2, 3, 4, NO_CLASS]))
+        expected = theirs(x, t - 1, class_labels=torch.arange(6)).sample
+    assert float((found - expected).abs().max()) <= 1e-5
+    assert float((found - told(x, t)).abs()[:5].amax((1, 2, 3)).min()) > 1e-3, "a class must make a difference"
+
+
+def test_without_a_class_it_draws_as_with_the_one_that_stands_for_none(told):
+    x, t = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(2)), torch.tensor([1, 9])
+    assert torch.equal(told(x, t), told(x, t, torch.tensor([NO_CLASS, NO_CLASS])))
+
+
+def test_classes_add_their_rows_and_leave_every_other_weight_as_it_was(told):
+    plain, classed = (replace(CLASSES, classes=count).build(1, 8) for count in (0, 5))
+    initialize(plain, seed=3)
+    initialize(classed, seed=3)
+    before, after = dict(plain.named_parameters()), dict(classed.named_parameters())
+    assert after.keys() - before.keys() == {"time.classes.weight"}
+    assert all(torch.equal(after[name], weight) for name, weight in before.items())
+    rows = after["time.classes.weight"]
+    assert rows.shape == (6, 64)
+    assert stats.kstest(rows.detach().flatten().numpy(), "norm").pvalue > 0.01
+
+
+def test_a_network_of_no_classes_refuses_them():
+    network = randomized(replace(CLASSES, classes=0), 1, 8)
+    with pytest.raises(ValueError, match=r"network\.classes=0 takes no condition"):
+        network(torch.zeros(1, 1, 8, 8), torch.tensor([1]), torch.tensor([0]))
+    with pytest.raises(ValueError, match=r"network\.classes must be at least 0 .* got -1"):
+        replace(CLASSES, classes=-1)
+
+
 def test_an_untrained_network_says_nothing():
     network = UNetConfig(8, [1, 2], attention=[4], groups=4).build(3, 8)
     initialize(network, seed=0)
@@ -132,12 +187,6 @@ def test_the_sinusoids_of_time_are_those_of_vaswani(channels):
         frequency = 10_000 ** -(torch.arange(half, dtype=torch.float64) / (half - 1))
         angle = (time - 1) * frequency
         assert torch.allclose(row, torch.cat((angle.sin(), angle.cos())), rtol=0, atol=1e-4)
-
-
-def test_a_condition_is_refused():
-    network = UNetConfig(8, [1], groups=4).build(3, 8)
-    with pytest.raises(ValueError, match="takes no condition"):
-        network(torch.zeros(1, 3, 8, 8), torch.ones(1, dtype=torch.int64), torch.zeros(1))
 
 
 @pytest.mark.parametrize(
