@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
+from models.block_code import BlockCode
 from models.samplers import Sampler
 
 Source = Enum("Source", ["digits", "photographs", "folder"])
@@ -113,9 +114,48 @@ class BitsConfig(RestoreConfig):
     """shards: of the images whose likelihood is bounded. count: how many, in stored order; 0 for all.
 
     clip: hold x̂_0 within [-1, 1], as the official code does. floor: the least probability of a pixel's value in
-    the decoder; 0 is exact, the official code has 1e-12.
+    the decoder; 0 is exact, the official code has 1e-12. steps: at how many times the chain is seen, 0 for all.
     """
 
     shards: str = "???"
     clip: bool = True
     floor: float = 0.0
+    steps: int = 0
+
+
+@dataclass
+class CompressConfig(RestoreConfig):
+    """shards: of the images, of which `count` are compressed, in stored order (0: all). out: the file.
+
+    steps: at how many times the chain is seen, with t = 1; 0 for all. send: how many of these steps the file holds; 0
+    for all, and so without loss. clip: hold x̂_0 within [-1, 1]. code: how the blocks are made. seed: of the
+    randomness that the file's readers share. batch: as the file's readers have it too.
+    """
+
+    shards: str = "???"
+    out: str = "???"
+    count: int = 16
+    steps: int = 50
+    send: int = 0
+    clip: bool = True
+    code: BlockCode = field(default_factory=BlockCode)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.steps < 0 or self.send < 0:
+            raise ValueError(f"steps and send must be at least 0, got {self.steps} and {self.send}")
+        if not self.batch < 1 << 16:
+            raise ValueError(f"batch must be below {1 << 16}, got {self.batch}")
+
+
+@dataclass
+class DecompressConfig:
+    """run: with whose weights the file was compressed. file: it. out: the folder of the images.
+
+    partial: accept a file that is cut short, and show what its whole steps tell.
+    """
+
+    run: Directory = field(default_factory=Directory)
+    file: str = "???"
+    out: str = "???"
+    partial: bool = False

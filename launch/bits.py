@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import hydra
 from omegaconf import DictConfig
 
 from configs.schema import register
 from launch.door import door
 from launch.score import keep
-
-if TYPE_CHECKING:
-    from launch.restored import Averaged
 
 register()
 
@@ -33,17 +28,18 @@ def main(config: DictConfig) -> int:
     chosen = to_value(config)
     likelihood = Likelihood(floor=chosen.floor, clip=chosen.clip)
     of = Averaged.of(chosen)
-    check(of)
+    of.check_pixels("bits/dim")
     images = first_images(of.run.data, chosen.shards, chosen.count)
     noise = Noise(chosen.seed, torch.arange(len(images), device=of.device))
     with tqdm(total=len(images), desc="bound", unit="img", disable=None) as bar:
-        bound = bound_of(of.diffusion, likelihood, images, noise, chosen.batch, bar.update)
+        bound = bound_of(of.diffusion, likelihood, images, noise, chosen.batch, bar.update, chosen.steps)
     provenance = {
         "run": str(of.run.directory),
         "checkpoint": of.checkpoint.name,
         "ema_half_life": of.half_life,
         "parameterization": repr(of.run.parameterization),
         "shards": chosen.shards,
+        "steps": chosen.steps,
         "clip": chosen.clip,
         "floor": chosen.floor,
         "seed": chosen.seed,
@@ -51,17 +47,6 @@ def main(config: DictConfig) -> int:
     score = bits_per_dim(bound, of.run.shape) | provenance
     keep(score, of.run.directory, f"bits-{of.checkpoint.name}", [provenance, len(images)])
     return 0
-
-
-def check(of: Averaged) -> None:
-    """Raises ValueError for a run that has no bits/dim."""
-    from models.diffusion import Diffusion
-
-    if not (of.run.data.pixels and isinstance(of.diffusion, Diffusion)):
-        raise ValueError(
-            "bits/dim is of images under a chain that goes through x̂_0, got "
-            f"data={type(of.run.data).__name__} and parameterization={type(of.run.parameterization).__name__}"
-        )
 
 
 if __name__ == "__main__":
