@@ -115,27 +115,30 @@ class BitsConfig(RestoreConfig):
 
     clip: hold x̂_0 within [-1, 1], as the official code does. floor: the least probability of a pixel's value in
     the decoder; 0 is exact, the official code has 1e-12. steps: at how many times the chain is seen, 0 for all.
+    power: 1 for even strides between these, more for shorter ones near the data.
     """
 
     shards: str = "???"
     clip: bool = True
     floor: float = 0.0
     steps: int = 0
+    power: float = 1.0
 
 
 @dataclass
 class CompressConfig(RestoreConfig):
     """shards: of the images, of which `count` are compressed, in stored order (0: all). out: the file.
 
-    steps: at how many times the chain is seen, with t = 1; 0 for all. send: how many of these steps the file holds; 0
-    for all, and so without loss. clip: hold x̂_0 within [-1, 1]. code: how the blocks are made. seed: of the
-    randomness that the file's readers share. batch: as the file's readers have it too.
+    steps, power: the times at which the chain is seen, as of `launch.bits`. send: how many of these steps the file
+    holds; 0 for all, and so without loss. clip: hold x̂_0 within [-1, 1]. code: how the blocks are made. seed: of
+    the randomness that the file's readers share. batch: as the file's readers have it too.
     """
 
     shards: str = "???"
     out: str = "???"
     count: int = 16
     steps: int = 50
+    power: float = 3.0
     send: int = 0
     clip: bool = True
     code: BlockCode = field(default_factory=BlockCode)

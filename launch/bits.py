@@ -21,7 +21,7 @@ def main(config: DictConfig) -> int:
 
     from configs.runs import to_value
     from launch.restored import Averaged
-    from models.likelihood import Likelihood
+    from models.likelihood import Likelihood, fewer_times
     from models.noise import Noise
     from trainer.metrics.bits_per_dim import bits_per_dim, bound_of, first_images
 
@@ -29,10 +29,11 @@ def main(config: DictConfig) -> int:
     likelihood = Likelihood(floor=chosen.floor, clip=chosen.clip)
     of = Averaged.of(chosen)
     of.check_pixels("bits/dim")
+    times = fewer_times(of.run.process.steps, chosen.steps, chosen.power)
     images = first_images(of.run.data, chosen.shards, chosen.count)
     noise = Noise(chosen.seed, torch.arange(len(images), device=of.device))
     with tqdm(total=len(images), desc="bound", unit="img", disable=None) as bar:
-        bound = bound_of(of.diffusion, likelihood, images, noise, chosen.batch, bar.update, chosen.steps)
+        bound = bound_of(of.diffusion, likelihood, images, noise, chosen.batch, bar.update, times)
     provenance = {
         "run": str(of.run.directory),
         "checkpoint": of.checkpoint.name,
@@ -40,6 +41,7 @@ def main(config: DictConfig) -> int:
         "parameterization": repr(of.run.parameterization),
         "shards": chosen.shards,
         "steps": chosen.steps,
+        "power": chosen.power,
         "clip": chosen.clip,
         "floor": chosen.floor,
         "seed": chosen.seed,

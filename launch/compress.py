@@ -33,7 +33,7 @@ def main(config: DictConfig) -> int:
     of = Averaged.of(chosen)
     of.check_pixels("progressive coding")
     images = first_images(of.run.data, chosen.shards, chosen.count)
-    codec = Codec(of.diffusion, of.device, chosen.steps, chosen.batch, chosen.clip, chosen.seed)
+    codec = Codec(of.diffusion, of.device, chosen.steps, chosen.power, chosen.batch, chosen.clip, chosen.seed)
     started = time.perf_counter()
     with tqdm(total=chosen.send or len(codec.times()) - 1, desc="sending", unit="step", disable=None) as bar:
         file, sent = compress(
@@ -46,6 +46,7 @@ def main(config: DictConfig) -> int:
         "ema_half_life": of.half_life,
         "shards": chosen.shards,
         "steps": chosen.steps,
+        "power": chosen.power,
         "send": chosen.send,
         "clip": chosen.clip,
         "code": vars(chosen.code),

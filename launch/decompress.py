@@ -31,7 +31,7 @@ def main(config: DictConfig) -> int:
     header = file.header
     of = Averaged.of(RestoreConfig(chosen.run, header.checkpoint, header.half_life))
     file.check(of.run, of.checkpoint)
-    codec = Codec(of.diffusion, of.device, header.steps, header.batch, header.clip, header.seed)
+    codec = Codec(of.diffusion, of.device, header.steps, header.power, header.batch, header.clip, header.seed)
     with tqdm(total=header.sent, desc="receiving", unit="step", disable=None) as bar:
         images, t = decompress(file, codec, lambda step: bar.update())
     out = Path(chosen.out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from itertools import pairwise
@@ -14,7 +15,6 @@ from models.diffusion import Condition, Diffusion
 from models.distributions import DiscretizedGaussian, Gaussian
 from models.noise import Noise, Purpose
 from models.processes import GaussianProcess, Images, Time
-from models.samplers import respaced
 
 PerImage = Float[Tensor, " B"]
 
@@ -77,16 +77,21 @@ class Likelihood:
 
     @torch.no_grad()
     def bound(
-        self, diffusion: Diffusion, x_0: Images, noise: Noise, condition: Condition = None, steps: int = 0
+        self,
+        diffusion: Diffusion,
+        x_0: Images,
+        noise: Noise,
+        condition: Condition = None,
+        times: Sequence[int] = (),
     ) -> Bound:
         """Every term, each at one x_t drawn from q(x_t | x_0); in float64 if x_0 is.
 
-        steps: how many times the chain is seen at (see `bound_times`), 0 for all. It bounds as well, less tightly
-        (Nichol & Dhariwal 2021, section 4).
+        times: from T to 0, those at which the chain is seen, as of `fewer_times`; none for all. Seen at fewer times,
+        it bounds as well, less tightly (Nichol & Dhariwal 2021, section 4).
         """
         process = diffusion.process
         terms, errors = [], []
-        for at, before in reversed(list(pairwise(bound_times(process.steps, steps)))):
+        for at, before in reversed(list(pairwise(times or fewer_times(process.steps)))):
             epsilon = noise.normal(Purpose.EPSILON, x_0.shape[1:], at)
             t, s = (torch.full((len(x_0),), time, device=x_0.device) for time in (at, before))
             x_t = process.marginal(x_0, t).sample(epsilon)
@@ -132,14 +137,18 @@ class Likelihood:
         return total - standard_normal(x_s).log_prob(x_s).flatten(1).sum(1)
 
 
-def bound_times(total: int, steps: int = 0) -> list[int]:
-    """The times that a bound sees, from T to 0: T, 1 and others in even strides, `steps` without 0 (0: all T).
+def fewer_times(total: int, steps: int = 0, power: float = 1.0) -> list[int]:
+    """`steps` of the times of a chain (0: all T), from T down to 1, and 0.
 
-    Unlike a sampler's they always have t = 1, where p(x_0 | x_1) tells one value of a pixel from the next.
+    power: 1 is even strides. 3 makes them shorter towards 1, where nearly all of the bound lies. Unlike a sampler's
+    times they always have t = 1, from where p(x_0 | x_1) tells one value of a pixel from the next.
     """
     if not (steps == 0 or 2 <= steps <= total):
         raise ValueError(f"steps must be 0, for all, or from 2 to the process's {total} steps, got {steps}")
-    return [*(1 + t for t in respaced(total - 1, steps - 1 if steps else 0)), 0] if total > 1 else [1, 0]
+    if power < 1:
+        raise ValueError(f"power must be at least 1, got {power}")
+    last = (steps or total) - 1
+    return [*(max(1 + i, round(1 + (total - 1) * (i / last) ** power)) for i in range(last, 0, -1)), 1, 0]
 
 
 def prior_term(process: GaussianProcess, x_0: Images) -> PerImage:

@@ -22,7 +22,7 @@ from torch import Tensor
 from models.block_code import BIT, BlockCode, VectorCoder, expected_bits
 from models.diffusion import Diffusion
 from models.distributions import DiscretizedGaussian, Gaussian
-from models.likelihood import bound_times
+from models.likelihood import fewer_times
 from models.noise import Noise
 from models.pixels import to_bytes, to_unit
 from models.processes import Images
@@ -67,20 +67,21 @@ class Transmission:
 class Codec:
     """A diffusion as sender and receiver.
 
-    steps: how many times of the chain are seen, with t = 1; 0 for all. batch: how many images go through the
-    network at once. seed: of the randomness that both share.
+    steps, power: the times at which the chain is seen, as of `fewer_times`. batch: how many images go through the
+    network at once. clip: hold x̂_0 within [-1, 1]. seed: of the randomness that both share.
     """
 
     diffusion: Diffusion
     device: torch.device
     steps: int
+    power: float
     batch: int
     clip: bool
     seed: int
 
     def times(self) -> list[int]:
         """The times of the chain, from T to 0."""
-        return bound_times(self.diffusion.process.steps, self.steps)
+        return fewer_times(self.diffusion.process.steps, self.steps, self.power)
 
     def begin(self, count: int, shape: tuple[int, int, int]) -> Transmission:
         """Before the first step: x_T of shared noise, whose law is the prior's instead of q(x_T | x_0)."""

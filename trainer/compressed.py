@@ -30,7 +30,7 @@ class Header:
 
     checkpoint, half_life: the average of the run that was used. fingerprint: of those weights, and of all of the
     run's choices that the numbers depend on. seed: of the shared randomness. steps: of the chain, with that of the
-    pixels. sent: of those steps, in this file. batch: how many images went through the network at once. clip: of
+    pixels, and the power of their times. sent: of those steps, in this file. batch: how many images went through the network at once. clip: of
     x̂_0. count, channels, height, width: of the images. pixels: checksum of the images as the writer decodes them.
     length, checksum: of the bytes that follow.
     """
@@ -40,6 +40,7 @@ class Header:
     fingerprint: bytes
     seed: int
     steps: int
+    power: float
     sent: int
     batch: int
     clip: bool
@@ -50,7 +51,7 @@ class Header:
     pixels: int
     length: int
     checksum: int
-    layout: ClassVar[struct.Struct] = struct.Struct("<Qd8sQHHH?IBHHIII")
+    layout: ClassVar[struct.Struct] = struct.Struct("<Qd8sQHfHH?IBHHIII")
 
     def pack(self) -> bytes:
         """The header as it stands in the file, with its own checksum."""
@@ -150,6 +151,7 @@ def compress(
         fingerprint=fingerprint(run, checkpoint, half_life),
         seed=codec.seed,
         steps=steps,
+        power=codec.power,
         sent=send or steps,
         batch=codec.batch,
         clip=codec.clip,
