@@ -1,4 +1,4 @@
-"""python -m launch.compress run.directory=DIR shards=SHARDS out=FILE: images into a file; see launch.decompress."""
+"""python -m launch.compress run.directory=DIR shards=SHARDS out=FILE: images into a file."""
 
 from __future__ import annotations
 

@@ -44,8 +44,8 @@ class Averaged:
         """Raises ValueError for a run that has no p(x_0 | x_1) of pixels, which `what` is of."""
         if not (self.run.data.pixels and isinstance(self.diffusion, Diffusion)):
             raise ValueError(
-                f"{what} is of images under a chain that goes through x̂_0, got "
-                f"data={type(self.run.data).__name__} and parameterization={type(self.run.parameterization).__name__}"
+                f"{what} is of images under a chain that goes through x̂_0, got data="
+                f"{type(self.run.data).__name__} and parameterization={type(self.run.parameterization).__name__}"
             )
 
 

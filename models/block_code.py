@@ -1,7 +1,7 @@
 """A vector of normal numbers in blocks, each sent by relative entropy coding: one step of progressive coding.
 
-The format of a vector, which a writer and a reader go through alike: how many blocks, the law of their numbers, and
-for each block whether it goes in parts, then its number, or that of each part.
+The format of a vector, which a writer and a reader go through alike: how many blocks, the law of their numbers,
+and for each block whether it goes in parts, then its number, or that of each part.
 """
 
 from __future__ import annotations
@@ -28,8 +28,11 @@ OF_A_PART = 10  # the mean octave of theirs: they are rare, so that no vector sa
 
 @dataclass
 class BlockCode:
-    """block_bits: the divergence that a block is to have, about. search_bits: log2 of the most candidates that are
-    looked at for a block, about; what few candidates do not hold is sent in parts. Both are the writer's choice."""
+    """How a writer makes blocks; a reader need not know.
+
+    block_bits: the divergence that a block is to have, about. search_bits: log2 of how many candidates are looked
+    at for a block at the most, about; what they do not hold is sent in parts.
+    """
 
     block_bits: float = 6.0
     search_bits: float = 14.0
@@ -175,7 +178,7 @@ def share_of_further(mean_octave: float) -> int:
 
 
 def best_level(numbers: list[int], before: int) -> int:
-    """The level of the octaves' law under which these numbers, and the change from the one before, are shortest."""
+    """The level of the octaves' law under which these numbers, and a change from `before`, are shortest."""
     total = sum((number + 1).bit_length() - 1 for number in numbers)
 
     def length(level: int) -> float:

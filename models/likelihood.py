@@ -86,8 +86,8 @@ class Likelihood:
     ) -> Bound:
         """Every term, each at one x_t drawn from q(x_t | x_0); in float64 if x_0 is.
 
-        times: from T to 0, those at which the chain is seen, as of `fewer_times`; none for all. Seen at fewer times,
-        it bounds as well, less tightly (Nichol & Dhariwal 2021, section 4).
+        times: from T to 0, those at which the chain is seen, as of `fewer_times`; none for all. Seen at fewer
+        times, it bounds as well, less tightly (Nichol & Dhariwal 2021, section 4).
         """
         process = diffusion.process
         terms, errors = [], []
@@ -140,8 +140,8 @@ class Likelihood:
 def fewer_times(total: int, steps: int = 0, power: float = 1.0) -> list[int]:
     """`steps` of the times of a chain (0: all T), from T down to 1, and 0.
 
-    power: 1 is even strides. 3 makes them shorter towards 1, where nearly all of the bound lies. Unlike a sampler's
-    times they always have t = 1, from where p(x_0 | x_1) tells one value of a pixel from the next.
+    power: 1 is even strides. 3 makes them shorter towards 1, where nearly all of the bound lies. Unlike a
+    sampler's times they always have t = 1, from where p(x_0 | x_1) tells one value of a pixel from the next.
     """
     if not (steps == 0 or 2 <= steps <= total):
         raise ValueError(f"steps must be 0, for all, or from 2 to the process's {total} steps, got {steps}")

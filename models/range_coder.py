@@ -28,16 +28,16 @@ class Coder(ABC):
 
     @abstractmethod
     def choose(self, cumulative: Sequence[int], symbol: int = 0) -> int:
-        """The symbol in 0 .. len(cumulative) - 2, of which s has the law (cumulative[s + 1] - cumulative[s]) / total.
+        """The symbol, of which s has the probability (cumulative[s + 1] - cumulative[s]) / total.
 
-        cumulative: frequencies summed from 0 on, up to a total of at most 2^32; `range(n + 1)` is the uniform law on
-        n symbols. symbol: what a writer writes; it must not have the frequency 0.
+        cumulative: frequencies summed from 0 on, up to a total of at most 2^32; `range(n + 1)` is the uniform law
+        of n symbols. symbol: what a writer writes; it must not have the frequency 0.
         """
 
     @property
     @abstractmethod
     def bits(self) -> float:
-        """The information in all symbols so far, as coded: the length that the bytes must have, with its fraction."""
+        """The information in all symbols so far, as coded: the bytes' length with its fraction."""
 
     def unit(self, cumulative: Sequence[int]) -> int:
         """The width of one of the total's parts; what is left over falls to the last."""

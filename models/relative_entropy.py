@@ -1,16 +1,17 @@
 """Relative entropy coding of blocks of normal numbers: a sample of q, sent in about KL(q ‖ p) bits.
 
-Sender and receiver share candidates z_1, z_2, … ~ p and the arrivals T_1 < T_2 < … of a Poisson process. The sender
-sends the number i of the least T_i / r(z_i), r = q / p; z_i then has the law q exactly, and
+Sender and receiver share candidates z_1, z_2, … ~ p and the arrivals T_1 < T_2 < … of a Poisson process. The
+sender sends the number i of the least T_i / r(z_i), r = q / p; z_i then has the law q exactly, and
 
     E log2 i ≤ KL(q ‖ p) + log2(e) / e + 1,                                                              (1)
 
 the Poisson functional representation (Li & El Gamal 2018, "Strong functional representation lemma and applications
-to coding theorems", Theorem 1 and appendix A). Here p = N(0, I) and q = N(m, I), whose r has no maximum, so that no
-search could be sure of its minimum. The sender therefore first draws, by itself, whether r(z) is to exceed a limit R.
-If not, the law left is q where r ≤ R, and the search ends as soon as T_n / R is above the least score; R cancels from
-the comparison, and (1) holds with log2 1 / P_q(r ≤ R) beside it. If so, the block is sent in parts, each given those
-before it (see `Shifted.floor`), and of a part that again exceeds its limit, the numbers themselves.
+to coding theorems", Theorem 1 and appendix A). Here p = N(0, I) and q = N(m, I), whose r has no maximum, so that
+no search could be sure of its minimum. The sender therefore first draws, by itself, whether r(z) is to exceed a
+limit R. If not, the law left is q where r ≤ R, and the search ends as soon as T_n / R is above the least score; R
+cancels from the comparison, and (1) holds with log2 1 / P_q(r ≤ R) beside it. If so, the block is sent in parts,
+each given those before it (see `Shifted.floor`), and of a part that again exceeds its limit, the numbers
+themselves.
 """
 
 from __future__ import annotations
@@ -72,8 +73,9 @@ class Common:
 class Shifted:
     """The law N(mean, I) of each block, given that its projection and that of what follows reach a floor.
 
-    mean: [K, size]. The projection of z is <z, mean>; all that follows the block has together one of N(rest, rest).
-    floor: what the two must exceed together; -inf is no condition. rest: the squared length of what follows.
+    mean: [K, size]. The projection of z is <z, mean>; all that follows the block has together one of N(rest,
+    rest). floor: what the two must exceed together; -inf is no condition. rest: the squared length of what
+    follows.
     """
 
     mean: Float64[Tensor, "K size"]
@@ -97,12 +99,13 @@ class Shifted:
     def tail(self) -> PerBlock:
         """ln of the probability of the condition, without which the law has the whole projection's."""
         together = self.length + self.rest
-        return torch.special.log_ndtr((together - self.floor) / together.sqrt())
+        log_probability: PerBlock = torch.special.log_ndtr((together - self.floor) / together.sqrt())
+        return log_probability
 
     def log_ratio(self, projection: Float64[Tensor, "K n"]) -> Float64[Tensor, "K n"]:
         """ln q(z) / p(z) for z of this projection; p = N(0, I)."""
         lacking = (self.floor - self.rest)[:, None] - projection
-        reached = torch.special.log_ndtr(-lacking / self.rest.sqrt()[:, None])
+        reached: Tensor = torch.special.log_ndtr(-lacking / self.rest.sqrt()[:, None])
         return projection - self.length[:, None] / 2 + reached - self.tail[:, None]
 
     def draw(self, common: Common) -> tuple[PerBlock, Float64[Tensor, "K size"]]:

@@ -4,8 +4,8 @@ Sender and receiver go down the chain together. Each step sends x_s ~ q(x_s | x_
 divergence from p(x_s | x_t), and the pixels are at last coded under p(x_0 | x_1), without loss. After any step the
 receiver can show x̂_0(x_t). p has the posterior's own variance here, whatever the run's sampler draws with.
 
-Both must compute the same numbers to the last bit, so they ask the network with the same batches; a run's weights on
-the same kind of device with the same version of torch and number of threads do. The header's checksum tells.
+Both must compute the same numbers to the last bit, so they ask the network with the same batches; a run's weights
+on the same kind of device with the same version of torch and number of threads do. The header's checksum tells.
 """
 
 from __future__ import annotations
@@ -35,8 +35,10 @@ SHARES = 1 << 24  # the resolution of a pixel's law: no value has less than one 
 
 @dataclass(frozen=True)
 class Step:
-    """One step, as it was sent: from x_t to x_s, in bits. The divergence is of all images together; for the pixels,
-    at s = 0, it is -log2 p(x_0 | x_1)."""
+    """One step from x_t to x_s as it was sent, in bits of all images together.
+
+    divergence: that of q(x_s | x_t, x_0) from p(x_s | x_t); of the pixels, at s = 0, -log2 p(x_0 | x_1).
+    """
 
     t: int
     s: int
@@ -52,9 +54,9 @@ class Step:
 
 @dataclass
 class Transmission:
-    """What a sender or a receiver has after some steps: x_t, and the steps before. A receiver's divergences are nan.
+    """What a sender or a receiver has after some steps: x_t, and the steps before. A receiver knows no divergence.
 
-    numbers: in the blocks' coding, of blocks, of blocks in parts, and of numbers sent as they are.
+    numbers: how many blocks there were, how many in parts, and how many normal numbers were sent as they are.
     """
 
     t: int
@@ -98,7 +100,7 @@ class Codec:
         code: BlockCode | None = None,
         progress: Callable[[Step], object] = lambda step: None,
     ) -> Transmission:
-        """Moves `on` down the first `sent` steps of the chain, as far as the coder's bytes reach, and says it back.
+        """Moves `on` down the first `sent` steps of the chain, as far as the coder's bytes reach.
 
         images: what a writer sends; None at a reader. code: a writer's choices.
         """

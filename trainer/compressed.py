@@ -30,9 +30,9 @@ class Header:
 
     checkpoint, half_life: the average of the run that was used. fingerprint: of those weights, and of all of the
     run's choices that the numbers depend on. seed: of the shared randomness. steps: of the chain, with that of the
-    pixels, and the power of their times. sent: of those steps, in this file. batch: how many images went through the network at once. clip: of
-    x̂_0. count, channels, height, width: of the images. pixels: checksum of the images as the writer decodes them.
-    length, checksum: of the bytes that follow.
+    pixels, and the power of their times. sent: of those steps, in this file. batch: how many images went through
+    the network at once. clip: of x̂_0. count, channels, height, width: of the images. pixels: checksum of the
+    images as the writer decodes them. length, checksum: of the bytes that follow.
     """
 
     checkpoint: int
@@ -51,7 +51,7 @@ class Header:
     pixels: int
     length: int
     checksum: int
-    layout: ClassVar[struct.Struct] = struct.Struct("<Qd8sQHfHH?IBHHIII")
+    layout: ClassVar[struct.Struct] = struct.Struct("<Qd8sQHdHH?IBHHIII")
 
     def pack(self) -> bytes:
         """The header as it stands in the file, with its own checksum."""
@@ -103,8 +103,8 @@ class Compressed:
             raise ValueError(f"{path} is damaged: its content is not what its header states")
         if len(payload) < header.length and not partial:
             raise ValueError(
-                f"{path} is cut short: {len(data)} of {HEADER + header.length} bytes; partial=true decodes the steps "
-                "that are there"
+                f"{path} is cut short: {len(data)} of {HEADER + header.length} bytes; partial=true decodes the "
+                "steps that are there"
             )
         return cls(header, payload)
 
@@ -112,13 +112,13 @@ class Compressed:
         """Raises ValueError unless these weights are the writer's."""
         if self.header.fingerprint != fingerprint(run, checkpoint, self.header.half_life):
             raise ValueError(
-                f"the file was compressed with other weights or choices than {checkpoint} has: give the run.directory "
-                "of the run that it was compressed with"
+                f"the file was compressed with other weights or choices than {checkpoint} has: give the "
+                "run.directory of the run that it was compressed with"
             )
 
 
 def fingerprint(run: Run, checkpoint: Path, half_life: float) -> bytes:
-    """8 bytes that tell one averaged model from another: its weights, and the choices that its numbers depend on."""
+    """8 bytes that tell one averaged model from another: of its weights, and of the choices that it depends on."""
     files = read_manifest(checkpoint)["files"]
     choices = (run.process, run.parameterization, run.network, run.engine.precision, run.shape)
     told = repr((choices, files[f"{ema_kind(half_life)}.safetensors"]))
@@ -179,8 +179,9 @@ def decompress(
     images = codec.shown(received)
     if file.whole and checksum(images) != header.pixels:
         raise ValueError(
-            "the file decodes to other images than its writer saw: the network's numbers differ in their last bits; "
-            "decompress on the kind of device, with the version of torch and the number of threads that wrote it"
+            "the file decodes to other images than its writer saw: the network's numbers differ in their last "
+            "bits; decompress on the kind of device, with the version of torch and the number of threads that "
+            "wrote it"
         )
     return images, received.t
 

@@ -20,8 +20,8 @@ def compression(
 ) -> dict[str, object]:
     """Bits of all images together: the divergences' sum, the file's, and the most that was expected of it.
 
-    prior_bits: L_T, which shared noise in place of q(x_T | x_0) leaves out of the file. The file's bits are those of
-    the steps, of the pixels, of the header, and what fills the last byte.
+    prior_bits: L_T, which shared noise in place of q(x_T | x_0) leaves out of the file. The file's bits are those
+    of the steps, of the pixels, of the header, and what fills the last byte.
     """
     steps, pixels = ([step for step in sent.steps if (step.s == 0) is last] for last in (False, True))
     divergence, length = (sum(getattr(step, name) for step in steps) for name in ("divergence", "length"))
