@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
+from models.block_code import BlockCode
 from models.distributions import Cdf
 from models.probability_flow import Trace
 from models.samplers import Sampler
@@ -138,12 +139,17 @@ class BitsConfig(RestoreConfig):
 
     flow: steps of the probability flow, whose likelihood is then reported too; 0 leaves it out. trace: how its
     divergence is found; exact takes a gradient for each dimension.
+
+    steps: at how many times the chain is seen, 0 for all. power: 1 for even strides between these, more for
+    shorter ones near the data.
     """
 
     shards: str = "???"
     clip: bool = True
     floor: float = 0.0
     cdf: Cdf = Cdf.exact
+    steps: int = 0
+    power: float = 1.0
     flow: int = 0
     trace: Trace = Trace.hutchinson
 
@@ -151,3 +157,42 @@ class BitsConfig(RestoreConfig):
         super().__post_init__()
         if self.flow < 0:
             raise ValueError(f"flow must be at least 0, got {self.flow}")
+
+
+@dataclass
+class CompressConfig(RestoreConfig):
+    """shards: of the images, of which `count` are compressed, in stored order (0: all). out: the file.
+
+    steps, power: the times at which the chain is seen, as of `launch.bits`. send: how many of these steps the file
+    holds; 0 for all, and so without loss. clip: hold x̂_0 within [-1, 1]. code: how the blocks are made. seed: of
+    the randomness that the file's readers share. batch: as the file's readers have it too.
+    """
+
+    shards: str = "???"
+    out: str = "???"
+    count: int = 16
+    steps: int = 50
+    power: float = 3.0
+    send: int = 0
+    clip: bool = True
+    code: BlockCode = field(default_factory=BlockCode)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.steps < 0 or self.send < 0:
+            raise ValueError(f"steps and send must be at least 0, got {self.steps} and {self.send}")
+        if not self.batch < 1 << 16:
+            raise ValueError(f"batch must be below {1 << 16}, got {self.batch}")
+
+
+@dataclass
+class DecompressConfig:
+    """run: with whose weights the file was compressed. file: it. out: the folder of the images.
+
+    partial: accept a file that is cut short, and show what its whole steps tell.
+    """
+
+    run: Directory = field(default_factory=Directory)
+    file: str = "???"
+    out: str = "???"
+    partial: bool = False

@@ -10,7 +10,15 @@ from __future__ import annotations
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 
-from configs.doors import BitsConfig, EvaluateConfig, OwnSampler, PackConfig, SampleConfig
+from configs.doors import (
+    BitsConfig,
+    CompressConfig,
+    DecompressConfig,
+    EvaluateConfig,
+    OwnSampler,
+    PackConfig,
+    SampleConfig,
+)
 from data_pipeline.config import DataConfig
 from data_pipeline.dead_leaves import DeadLeaves
 from data_pipeline.synthetic import Heartbeat, Mixture, SwissRoll
@@ -128,6 +136,8 @@ def register() -> None:
     store.store(name="sample_schema", node=SampleConfig)
     store.store(name="evaluate_schema", node=EvaluateConfig)
     store.store(name="bits_schema", node=BitsConfig)
+    store.store(name="compress_schema", node=CompressConfig)
+    store.store(name="decompress_schema", node=DecompressConfig)
     for group, choices in GROUPS.items():
         for name in choices:
             store.store(group=group, name=name, node=with_defaults(group, name))

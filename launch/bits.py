@@ -34,7 +34,7 @@ def main(config: DictConfig) -> int:
     chosen = to_value(config)
     likelihood = Likelihood(floor=chosen.floor, clip=chosen.clip, cdf=chosen.cdf)
     of = Averaged.of(chosen)
-    check(of)
+    of.check_pixels("bits/dim")
     images = first_images(of.run.data, chosen.shards, chosen.count)
     provenance = {
         "run": str(of.run.directory),
@@ -43,6 +43,8 @@ def main(config: DictConfig) -> int:
         "parameterization": repr(of.run.parameterization),
         "shards": chosen.shards,
         "likelihood": repr(likelihood),
+        "steps": chosen.steps,
+        "power": chosen.power,
         "flow": chosen.flow,
         "trace": chosen.trace.value,
         "seed": chosen.seed,
@@ -59,31 +61,22 @@ def measured(
     import torch
     from tqdm import tqdm
 
+    from models.likelihood import fewer_times
     from models.noise import Noise
     from models.probability_flow import ProbabilityFlow
     from trainer.metrics.bits_per_dim import bits_per_dim, bound_of
     from trainer.metrics.flow import flow_bits
 
     noise = Noise(chosen.seed, torch.arange(len(images), device=of.device))
+    times = fewer_times(of.run.process.steps, chosen.steps, chosen.power)
     with tqdm(total=len(images), desc="bound", unit="img", disable=None) as bar:
-        bound = bound_of(of.diffusion, likelihood, images, noise, chosen.batch, bar.update)
+        bound = bound_of(of.diffusion, likelihood, images, noise, chosen.batch, bar.update, times)
     score = bits_per_dim(bound, of.run.shape)
     if chosen.flow:
         flow = ProbabilityFlow(chosen.trace, chosen.flow)
         with tqdm(total=len(images), desc="flow", unit="img", disable=None) as bar:
             score |= flow_bits(flow, of.diffusion, images, noise, chosen.batch, bar.update)
     return score
-
-
-def check(of: Averaged) -> None:
-    """Raises ValueError for a run that has no bits/dim."""
-    from models.diffusion import Diffusion
-
-    if not (of.run.data.pixels and isinstance(of.diffusion, Diffusion)):
-        raise ValueError(
-            "bits/dim is of images under a chain that goes through x̂_0, got "
-            f"data={type(of.run.data).__name__} and parameterization={type(of.run.parameterization).__name__}"
-        )
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from torch import Tensor
 from configs.doors import GenerateConfig, OwnSampler, RestoreConfig
 from configs.runs import load_run
 from models.classes import Assignment
-from models.diffusion import Chain
+from models.diffusion import Chain, Diffusion
 from models.guidance import guided
 from models.pixels import to_bytes
 from trainer.averaged import averaged_diffusion
@@ -41,6 +41,14 @@ class Averaged:
         half_life = chosen.half_life or run.ema.half_lives[0]
         device = default_device()
         return cls(run, checkpoint, half_life, averaged_diffusion(run, checkpoint, half_life, device), device)
+
+    def check_pixels(self, what: str) -> None:
+        """Raises ValueError for a run that has no p(x_0 | x_1) of pixels, which `what` is of."""
+        if not (self.run.data.pixels and isinstance(self.diffusion, Diffusion)):
+            raise ValueError(
+                f"{what} is of images under a chain that goes through x̂_0, got data="
+                f"{type(self.run.data).__name__} and parameterization={type(self.run.parameterization).__name__}"
+            )
 
 
 @dataclass(frozen=True)

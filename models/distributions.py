@@ -121,6 +121,39 @@ class Cdf(Enum):
 
 
 @dataclass(frozen=True)
+class Categorical(Law):
+    """Each element is one of 0 .. K - 1, with the probabilities in a last axis of its own: they sum to 1."""
+
+    probability: Float[Tensor, "... K"]
+
+    def sample(self, noise: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """By uniform `noise` in (0, 1]: the first value up to which the probabilities sum to it at least."""
+        below = self.probability.cumsum(-1) < noise[..., None]
+        # What rounding leaves of 1 above the last sum falls to the last value that is possible.
+        last = (self.probability > 0).to(torch.int64).cumsum(-1).argmax(-1)
+        return torch.minimum(below.sum(-1), last).to(self.probability.dtype)
+
+    def draw(self, noise: Noise, purpose: Purpose, shape: Sequence[int], step: int = 0) -> Float[Tensor, "..."]:
+        return self.sample(noise.uniform(purpose, shape, step))
+
+    @property
+    def mode(self) -> Float[Tensor, "..."]:
+        return self.probability.argmax(-1).to(self.probability.dtype)
+
+    def log_prob(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """ln p(x) of each element, in nats; what is impossible has -inf."""
+        return self.probability.gather(-1, x.long()[..., None])[..., 0].log()
+
+    def kl(self, other: Categorical) -> Float[Tensor, "..."]:
+        """KL(self ‖ other) of each element, in nats."""
+        return -self.entropy() - torch.xlogy(self.probability, other.probability).sum(-1)
+
+    def entropy(self) -> Float[Tensor, "..."]:
+        """-Σ p ln p of each element, in nats."""
+        return -torch.xlogy(self.probability, self.probability).sum(-1)
+
+
+@dataclass(frozen=True)
 class DiscretizedGaussian:
     """N(mean, std²) over the 256 values of a pixel in [-1, 1]: the mass of its bin (Ho et al. 2020, Eq. 13).
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from itertools import pairwise
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 
 from models.diffusion import Condition, Diffusion
 from models.distributions import Cdf, DiscretizedGaussian, Gaussian
 from models.noise import Noise, Purpose
-from models.processes import GaussianProcess, Images
+from models.processes import GaussianProcess, Images, Time
 
 PerImage = Float[Tensor, " B"]
 
@@ -31,6 +33,7 @@ class Bound:
     terms: column t of 0..T is L_t: 0 the decoder's, T the prior's, and between them the divergences of
         p(x_t | x_{t+1}).
     squared_error: column t - 1 is that of x̂_0(x_t), averaged over the image's dimensions.
+    Of a chain that is seen at fewer times, t counts these, upwards.
     """
 
     terms: Float[Tensor, "B times"]
@@ -75,29 +78,40 @@ class Likelihood:
     cdf: Cdf = Cdf.exact
 
     @torch.no_grad()
-    def bound(self, diffusion: Diffusion, x_0: Images, noise: Noise, condition: Condition = None) -> Bound:
-        """Every term, each at one x_t drawn from q(x_t | x_0); in float64 if x_0 is."""
+    def bound(
+        self,
+        diffusion: Diffusion,
+        x_0: Images,
+        noise: Noise,
+        condition: Condition = None,
+        times: Sequence[int] = (),
+    ) -> Bound:
+        """Every term, each at one x_t drawn from q(x_t | x_0); in float64 if x_0 is.
+
+        times: from T to 0, those at which the chain is seen, as of `fewer_times`; none for all. Seen at fewer
+        times, it bounds as well, less tightly (Nichol & Dhariwal 2021, section 4).
+        """
         process = diffusion.process
         terms, errors = [], []
-        for step in range(1, process.steps + 1):
-            epsilon = noise.normal(Purpose.EPSILON, x_0.shape[1:], step)
-            t = torch.full((len(x_0),), step, device=x_0.device)
+        for at, before in reversed(list(pairwise(times or fewer_times(process.steps)))):
+            epsilon = noise.normal(Purpose.EPSILON, x_0.shape[1:], at)
+            t, s = (torch.full((len(x_0),), time, device=x_0.device) for time in (at, before))
             x_t = process.marginal(x_0, t).sample(epsilon)
             said = diffusion.predict(x_t, t, condition, self.clip)
-            terms.append(self.term(process, diffusion.reverse_given(said, x_t, t, t - 1), x_0, x_t, t))
+            terms.append(self.term(process, diffusion.reverse_given(said, x_t, t, s), x_0, x_t, t, s))
             errors.append((said.x_0 - x_0).square().flatten(1).mean(1))
         terms.append(prior_term(process, x_0))
         return Bound(torch.stack(terms, 1), torch.stack(errors, 1))
 
     def term(
-        self, process: GaussianProcess, law: Gaussian, x_0: Images, x_t: Images, t: Int64[Tensor, " B"]
+        self, process: GaussianProcess, law: Gaussian, x_0: Images, x_t: Images, t: Time, s: Time
     ) -> PerImage:
-        """L_{t-1}, where `law` is p(x_{t-1} | x_t): a divergence, or the decoder's surprise at t = 1."""
-        posterior = process.posterior(x_t, x_0, t, t - 1)
-        # At t = 1 the posterior is a point: its divergence is not used, but an infinite one has a gradient of NaN.
+        """The term of p(x_s | x_t), which is `law`: a divergence, or the decoder's surprise at s = 0."""
+        posterior = process.posterior(x_t, x_0, t, s)
+        # At s = 0 the posterior is a point: its divergence is not used, but an infinite one has a gradient of NaN.
         positive = posterior.std.masked_fill(posterior.std == 0, 1)
         divergence = Gaussian(posterior.mean, positive).kl(law).flatten(1).sum(1)
-        return torch.where(t == 1, self.surprise(law, x_0), divergence)
+        return torch.where(torch.as_tensor(s) == 0, self.surprise(law, x_0), divergence)
 
     def surprise(self, law: Gaussian, x_0: Images) -> PerImage:
         """-ln p(x_0 | x_1), where `law` is p(x_0 | x_1)."""
@@ -123,6 +137,20 @@ class Likelihood:
             total += self.surprise(law, x_0) if t == 1 else -law.log_prob(x_s).flatten(1).sum(1)
             x_s = x_t
         return total - standard_normal(x_s).log_prob(x_s).flatten(1).sum(1)
+
+
+def fewer_times(total: int, steps: int = 0, power: float = 1.0) -> list[int]:
+    """`steps` of the times of a chain (0: all T), from T down to 1, and 0.
+
+    power: 1 is even strides. 3 makes them shorter towards 1, where nearly all of the bound lies. Unlike a
+    sampler's times they always have t = 1, from where p(x_0 | x_1) tells one value of a pixel from the next.
+    """
+    if not (steps == 0 or 2 <= steps <= total):
+        raise ValueError(f"steps must be 0, for all, or from 2 to the process's {total} steps, got {steps}")
+    if power < 1:
+        raise ValueError(f"power must be at least 1, got {power}")
+    last = (steps or total) - 1
+    return [*(max(1 + i, round(1 + (total - 1) * (i / last) ** power)) for i in range(last, 0, -1)), 1, 0]
 
 
 def prior_term(process: GaussianProcess, x_0: Images) -> PerImage:

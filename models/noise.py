@@ -37,6 +37,7 @@ class Purpose(IntEnum):
     LANGEVIN = 10
     KNOWN = 11
     PROJECTION = 12
+    CANDIDATE = 13
     LABEL_DROP = 14
     CORRECTOR = 15
     DEQUANTIZE = 16

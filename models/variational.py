@@ -34,7 +34,7 @@ class VariationalBound(Objective):
         t = process.times(noise)
         x_t = process.marginal(x_0, t).sample(noise.normal(Purpose.EPSILON, x_0.shape[1:]))
         law = diffusion.reverse(x_t, t, t - 1, condition)
-        term = Likelihood(self.decoder).term(process, law, x_0, x_t, t)
+        term = Likelihood(self.decoder).term(process, law, x_0, x_t, t, t - 1)
         return Terms(loss=self.weight * bound_from_one_term(process, term, x_0), t=t)
 
 
@@ -61,7 +61,7 @@ class Hybrid(Objective):
         target = diffusion.parameterization.target(process, x_0, x_t, epsilon, t)
         simple = (said.output - target).square().flatten(1).mean(1)
         law = diffusion.reverse_given(said, x_t, t, t - 1)
-        term = Likelihood(self.decoder).term(process, Gaussian(law.mean.detach(), law.std), x_0, x_t, t)
+        term = Likelihood(self.decoder).term(process, Gaussian(law.mean.detach(), law.std), x_0, x_t, t, t - 1)
         return Terms(loss=simple + self.weight * bound_from_one_term(process, term, x_0), t=t)
 
 

@@ -120,11 +120,12 @@ def evaluate(
         raise ValueError(f"count must lie in 4 .. {len(real.images)}, the held-out images there are, got {count}")
     samples = generate(count)
     drawn = torch.Generator().manual_seed(0)
-    chosen = torch.randperm(len(real.images), generator=drawn)[:count]
+    held = real.images[torch.randperm(len(real.images), generator=drawn)[:count]]
     perfect = torch.tensor([yardstick.distance_of_draw(count, drawn) for _ in range(DRAWS)])
     index = torch.arange(count)
     noise = Noise(0, index).normal(Purpose.PRIOR, tuple(samples.shape[1:]))
-    return {
+    asked = {"named_as_asked": accuracy(yardstick.classifier, samples, classes(index))} if classes else {}
+    return asked | {
         "metric": "Fréchet distance (not FID)",
         "features": DESCRIPTION,
         "features_accuracy_on_held_out": accuracy(yardstick.classifier, real.images, real.labels),
@@ -132,10 +133,9 @@ def evaluate(
         "reference_images": len(yardstick.reference.images),
         "images": count,
         "samples": yardstick.distance(samples),
-        **({"named_as_asked": accuracy(yardstick.classifier, samples, classes(index))} if classes else {}),
         "perfect_sampler_mean": float(perfect.mean()),
         "perfect_sampler_std": float(perfect.std()),
-        "floor_held_out_real": yardstick.distance(real.images[chosen]),
+        "floor_held_out_real": yardstick.distance(held),
         "ceiling_noise": yardstick.distance(to_bytes(noise)),
-        **parzen_window(samples, real.images[chosen]),
+        **parzen_window(samples, held),
     }

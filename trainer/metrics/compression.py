@@ -1,0 +1,47 @@
+"""How long a compressed file is beside what its chain says it should be."""
+
+from __future__ import annotations
+
+import math
+
+from jaxtyping import UInt8
+from torch import Tensor
+
+from models.block_code import BIT
+from models.likelihood import prior_term
+from models.pixels import to_unit
+from models.processes import GaussianProcess
+from trainer.codec import Transmission
+from trainer.compressed import HEADER, Compressed
+
+
+def compression(
+    file: Compressed, sent: Transmission, process: GaussianProcess, images: UInt8[Tensor, "N C H W"]
+) -> dict[str, object]:
+    """Bits of all images together: the divergences' sum, the file's, and the most that was expected of it.
+
+    prior_bits: L_T, which shared noise in place of q(x_T | x_0) leaves out of the file. The file's bits are those
+    of the steps, of the pixels, of the header, and what fills the last byte.
+    """
+    steps, pixels = ([step for step in sent.steps if (step.s == 0) is last] for last in (False, True))
+    divergence, length = (sum(getattr(step, name) for step in steps) for name in ("divergence", "length"))
+    surprise = sum(step.divergence for step in pixels)
+    bits = 8 * (HEADER + file.header.length)
+    expected = divergence + surprise
+    return {
+        "metric": "bits of a progressively coded file",
+        "images": len(images),
+        "divergence_bits": divergence,
+        "divergence_bits_sent": length,
+        "divergence_bits_bound": sum(step.bound for step in steps),
+        "pixel_bits": surprise,
+        "pixel_bits_sent": sum(step.length for step in pixels),
+        "prior_bits": float(prior_term(process, to_unit(images).double()).sum()) / BIT,
+        "header_bits": 8 * HEADER,
+        "file_bits": bits,
+        "expected_bits": expected,
+        "overhead": bits / expected - 1 if expected else math.inf,
+        "bits_per_dim": bits / images.numel(),
+        **sent.numbers,
+        "steps_sent": [vars(step) for step in sent.steps],
+    }
