@@ -56,11 +56,17 @@ def main(config: DictConfig) -> int:
 def check(of: Averaged) -> None:
     """Raises ValueError for a run that has no bits/dim."""
     from models.diffusion import Diffusion
+    from models.pixels import PixelRange
 
     if not (of.run.data.pixels and isinstance(of.diffusion, Diffusion)):
         raise ValueError(
             "bits/dim is of images under a chain that goes through x̂_0, got "
             f"data={type(of.run.data).__name__} and parameterization={type(of.run.parameterization).__name__}"
+        )
+    if of.run.pixels != PixelRange.signed:
+        raise ValueError(
+            f"bits/dim is of the 256 values of a pixel in [-1, 1], which the run does not have: {of.run.pixels}; "
+            "launch.evaluate bounds a density"
         )
 
 

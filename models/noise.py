@@ -37,6 +37,7 @@ class Purpose(IntEnum):
     LANGEVIN = 10
     KNOWN = 11
     PROJECTION = 12
+    DEQUANTIZE = 16
 
 
 def philox(counter: Sequence[Int64[Tensor, "..."]], key: tuple[int, int]) -> list[Int64[Tensor, "..."]]:

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from models.diffusion import Chain
 from trainer.generator import Generator
-from trainer.grid import grid, write_png
+from trainer.grid import write_png
 from trainer.monitor import Monitor
+from trainer.picture import picture
 from trainer.run import Run
 from trainer.schedules import Every
 
 
 class SampleGrid:
-    """The first images of the run, drawn from the same noise each time, as one grid."""
+    """The first samples of the run, drawn from the same noise each time, as one picture."""
 
     def __init__(self, run: Run) -> None:
         self.every = Every(run.preview.every)
         self.run = run
 
     def __call__(self, diffusion: Chain, monitor: Monitor, images: int) -> None:
-        """Draws the grid into TensorBoard and samples/."""
+        """Draws the picture into TensorBoard and samples/."""
         generator = Generator(
             diffusion, self.run.preview.sampler, self.run.shape, self.run.run.seed, monitor.device
         )
-        picture = grid(generator.images(0, self.run.preview.count))
-        monitor.picture("samples", picture, images)
-        write_png(self.run.directory / "samples" / f"{images:012d}.png", picture)
+        drawn = picture(generator.samples(0, self.run.preview.count), self.run.pixels)
+        monitor.picture("samples", drawn, images)
+        write_png(self.run.directory / "samples" / f"{images:012d}.png", drawn)

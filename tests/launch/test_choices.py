@@ -22,6 +22,7 @@ NEEDS = {
     **dict.fromkeys([("parameterization", "dpm_binomial"), ("parameterization", "dpm_binomial_data")], BEAT),
     ("network", "rbf"): ROLL,
     **dict.fromkeys([("process", "binomial"), ("network", "mlp")], BEAT),
+    ("network", "multiscale"): ["experiment=dpm_dead_leaves"],
     ("process", "ladder"): SCORES,
     ("network", "refinenet"): SCORES,
     **dict.fromkeys([("sampler", "langevin"), ("sampler", "annealed_langevin")], DRAWN),
