@@ -65,8 +65,8 @@ def check(of: Averaged) -> None:
         )
     if of.run.pixels != PixelRange.signed:
         raise ValueError(
-            f"bits/dim is of the 256 values of a pixel in [-1, 1], which the run does not have: {of.run.pixels}; "
-            "launch.evaluate bounds a density"
+            f"bits/dim is of 256 values in [-1, 1], from pixels.mean=127.5 and pixels.deviation=127.5, got "
+            f"{of.run.pixels}"
         )
 
 

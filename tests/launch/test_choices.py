@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 from hydra import compose, initialize_config_module
 
 from configs.runs import choices, keep_config, load_run, to_value
 from configs.schema import GROUPS, PLACES, register
+from models.pixels import PixelRange
 
 VARIANTS = [(place, name) for place, group in PLACES.items() for name in GROUPS[group]]
 
@@ -49,6 +51,15 @@ def test_a_variant_is_chosen_and_remembered(tmp_path, place, name):
     assert choices(run)[place] == name
     keep_config(config, run)
     assert load_run(tmp_path) == run
+
+
+@pytest.mark.parametrize(("name", "pixels"), [("signed", PixelRange.signed), ("unit", PixelRange.unit)])
+def test_a_run_from_before_a_pixels_mean_could_be_chosen_is_understood(tmp_path, name, pixels):
+    config = composed(f"run.directory={tmp_path}")
+    keep_config(config, to_value(config))
+    document = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({**document, "pixels": name}))
+    assert load_run(tmp_path).pixels == pixels
 
 
 def test_what_may_change_on_resumption_may_change(tmp_path):
