@@ -74,7 +74,7 @@ def test_an_objective_that_cannot_train_the_variance_is_refused_before_training(
 
 def test_a_run_whose_pixels_are_not_from_minus_1_to_1_is_refused():
     run = Run(pixels=PixelRange.unit)
-    of = Averaged(run, Path("nowhere"), 1.0, run.diffusion(None), torch.device("cpu"))
+    of = Averaged(run, Path("nowhere"), 1.0, run.diffusion(lambda x, t, condition: x), torch.device("cpu"))
     with pytest.raises(ValueError, match=r"of 256 values in \[-1, 1\].*got PixelRange\(mean=0\.0, deviation=255"):
         check(of)
 
