@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from functools import reduce
 from pathlib import Path
 from typing import Any, cast
@@ -12,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from configs.schema import GROUPS, PLACES, open_part, open_run
 from data_pipeline.atomic import atomically
+from models.pixels import PixelRange
 from trainer.checkpoint import Checkpoints
 from trainer.run import Run
 
@@ -93,6 +95,9 @@ def read_config(path: Path) -> dict[str, object]:
         raise ValueError(f"{path} is no config of a run: it lacks choices or run")
     # A run from before these were chosen had the one kind there was.
     document["choices"] = {"data": "shards", "process": "gaussian", **document["choices"]}
+    # So had one from before a pixel's mean and deviation could be chosen.
+    if document.get("pixels") in ("signed", "unit"):
+        document["pixels"] = asdict(getattr(PixelRange, document["pixels"]))
     return cast(dict[str, object], document)
 
 

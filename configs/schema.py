@@ -25,6 +25,7 @@ from data_pipeline.synthetic import Heartbeat, Mixture, SwissRoll
 from models.ladder import NoiseLadder
 from models.langevin import AnnealedLangevin, Langevin
 from models.networks.dense import MlpConfig, RadialBasisConfig
+from models.networks.multiscale import MultiScaleConfig
 from models.networks.refinenet import RefineNetConfig
 from models.networks.unet import UNetConfig
 from models.objectives import LowerBound, SimpleLoss
@@ -77,7 +78,13 @@ GROUPS: dict[str, dict[str, type]] = {
         "sliced": SlicedScoreMatching,
         "bound": LowerBound,
     },
-    "network": {"unet": UNetConfig, "refinenet": RefineNetConfig, "rbf": RadialBasisConfig, "mlp": MlpConfig},
+    "network": {
+        "unet": UNetConfig,
+        "refinenet": RefineNetConfig,
+        "rbf": RadialBasisConfig,
+        "mlp": MlpConfig,
+        "multiscale": MultiScaleConfig,
+    },
     "sampler": {
         "ancestral": Ancestral,
         "ddim": Ddim,

@@ -6,11 +6,12 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float, Int64
 
 from data_pipeline.order import Purpose, random_words
 from data_pipeline.synthetic import Samples, SyntheticConfig, unit_interval
 
-LEAVES = 256  # drawn at a time, until every pixel is covered
+LEAVES = 256  # drawn at a time for each image, until every pixel is covered; any number gives the same images
 
 
 @dataclass
@@ -42,24 +43,51 @@ class DeadLeaves(SyntheticConfig):
         return self.size
 
     def samples(self, seed: int, start: int, count: int) -> Samples:
-        return np.stack([self.image(seed, position) for position in range(start, start + count)])[:, None]
+        images = np.full((count, self.size**2), np.nan, np.float32)
+        bare, drawn = np.arange(count), 0
+        while len(bare):
+            words = [
+                random_words(seed, Purpose.SYNTHESIS, ((start + int(image)) << 64) + drawn, 4 * LEAVES)
+                for image in bare
+            ]
+            self.lay(images, np.repeat(bare, LEAVES), unit_interval(np.concatenate(words).reshape(-1, 4)))
+            drawn += LEAVES
+            bare = bare[np.isnan(images[bare]).any(axis=1)]
+        return images.reshape(count, 1, self.size, self.size)
 
-    def image(self, seed: int, position: int) -> np.ndarray:
-        """One image, from the front leaf to the back: a pixel keeps the first gray that covers it."""
-        image = np.full((self.size, self.size), np.nan, np.float32)
-        grid, drawn = np.arange(self.size) + 0.5, 0
-        while np.isnan(image).any():
-            words = random_words(seed, Purpose.SYNTHESIS, (position << 64) + drawn * LEAVES, 4 * LEAVES)
-            drawn += 1
-            for u_x, u_y, u_radius, u_gray in unit_interval(words.reshape(LEAVES, 4)):
-                # Centres lie wherever a leaf can reach the image, so that no pixel is special.
-                span = self.size + 2 * self.largest
-                x, y = span * u_x - self.largest, span * u_y - self.largest
-                inside = (grid[:, None] - y) ** 2 + (grid - x) ** 2 <= self.radius(u_radius) ** 2
-                image[inside & np.isnan(image)] = math.sqrt(12) * (u_gray - 0.5)
-        return image
+    def lay(
+        self,
+        images: Float[np.ndarray, "count pixels"],
+        image: Int64[np.ndarray, " leaves"],
+        shares: Float[np.ndarray, "leaves 4"],
+    ) -> None:
+        """Lays leaves under those that are there, from the front to the back; `image` names the image of each."""
+        # Centres lie wherever a leaf can reach the image, so that no pixel is special.
+        x, y = (self.size + 2 * self.largest) * shares[:, :2].T - self.largest
+        radius, gray = self.radius(shares[:, 2]), math.sqrt(12) * (shares[:, 3] - 0.5)
+        # The pixels in the square around each leaf, one after the other; pixel i has its middle at i + 1/2.
+        (left, wide), (top, high) = (self.reach(middle, radius) for middle in (x, y))
+        area = wide * high
+        leaf = np.repeat(np.arange(len(area)), area)
+        place = np.arange(len(leaf)) - np.repeat(np.cumsum(area) - area, area)
+        row, column = top[leaf] + place // wide[leaf], left[leaf] + place % wide[leaf]
+        inside = (row + 0.5 - y[leaf]) ** 2 + (column + 0.5 - x[leaf]) ** 2 <= radius[leaf] ** 2
+        where = image[leaf], row * self.size + column
+        seen = np.flatnonzero(inside & np.isnan(images[where]))
+        # Of several values for one place numpy keeps the last: so from the back to the front.
+        hidden_first = seen[::-1]
+        images[where[0][hidden_first], where[1][hidden_first]] = gray[leaf[hidden_first]]
 
-    def radius(self, share: float) -> float:
+    def reach(
+        self, middle: Float[np.ndarray, " leaves"], radius: Float[np.ndarray, " leaves"]
+    ) -> tuple[Int64[np.ndarray, " leaves"], Int64[np.ndarray, " leaves"]]:
+        """The first of the image's rows or columns that each leaf spans, and how many there are."""
+        first = np.ceil(middle - radius - 0.5).clip(0, self.size).astype(np.int64)
+        last = np.floor(middle + radius - 0.5).clip(-1, self.size - 1).astype(np.int64)
+        return first, (last - first + 1).clip(0)
+
+    def radius(self, share: Float[np.ndarray, " leaves"]) -> Float[np.ndarray, " leaves"]:
         """The radius below which a leaf's lies with probability `share`."""
         small, large = self.smallest**-2, self.largest**-2
-        return float((small - share * (small - large)) ** -0.5)
+        radius: np.ndarray = (small - share * (small - large)) ** -0.5
+        return radius

@@ -15,7 +15,7 @@ register()
 @hydra.main(version_base="1.3", config_path="../configs", config_name="evaluate")
 @door
 def main(config: DictConfig) -> int:
-    """Draws as many images as are held out, scores them, keeps the score under metrics/ and prints it.
+    """Scores what the run draws, or the bound K; keeps the score under metrics/ and prints it.
 
     Where the run knows classes, they are drawn in the proportions of its own data.
     """
@@ -24,14 +24,15 @@ def main(config: DictConfig) -> int:
     from configs.runs import to_value
     from launch.restored import Restored
     from models.classes import Shares
-    from trainer.metrics.bound import evaluate_bound
+    from trainer.metrics.bound import evaluate_bound, is_scored_by_bound, unseen
     from trainer.metrics.evaluation import evaluate, read_labels
 
     chosen = to_value(config)
     restored = Restored.of(chosen)
     run, generator = restored.run, restored.generator
-    if not run.data.pixels:
-        score = evaluate_bound(run, generator.diffusion, generator.device, chosen.count or 10_000, chosen.batch)
+    if is_scored_by_bound(run):
+        data = unseen(run, chosen.held_out, chosen.count)
+        score = evaluate_bound(run, generator.diffusion, generator.device, data, chosen.batch)
     elif chosen.held_out:
         if run.network.known_classes:
             restored = restored.of_classes(Shares.of(read_labels(run.data, run.data.shards)))

@@ -15,7 +15,7 @@ from configs.runs import load_run
 from models.classes import Assignment
 from models.diffusion import Chain, Diffusion
 from models.guidance import guided
-from models.pixels import to_bytes
+from models.pixels import PixelRange, to_bytes
 from trainer.averaged import averaged_diffusion
 from trainer.checkpoint import Checkpoints
 from trainer.distributed import default_device
@@ -48,6 +48,11 @@ class Averaged:
             raise ValueError(
                 f"{what} is of images under a chain that goes through x̂_0, got data="
                 f"{type(self.run.data).__name__} and parameterization={type(self.run.parameterization).__name__}"
+            )
+        if self.run.pixels != PixelRange.signed:
+            raise ValueError(
+                f"{what} is of 256 values in [-1, 1], from pixels.mean=127.5 and pixels.deviation=127.5, got "
+                f"{self.run.pixels}"
             )
 
 

@@ -1,6 +1,6 @@
 """python -m launch.sample run.directory=DIR count=N: images from a run's averaged weights, one file each.
 
-Samples that are no pictures go into one file, samples.npy.
+Samples of drawn data go into one file, samples.npy, and the first ones into a picture.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ def main(config: DictConfig) -> int:
     from launch.restored import Restored
     from models.classes import Cycle
     from trainer.grid import grid, write_png
+    from trainer.picture import picture
 
     chosen = to_value(config)
     restored = Restored.of(chosen)
@@ -43,6 +44,7 @@ def main(config: DictConfig) -> int:
     if not restored.run.data.pixels:
         samples = torch.cat(list(restored.samples(chosen.start, chosen.count, chosen.batch)))
         np.save(out / "samples.npy", samples.numpy())
+        write_png(out / "picture.png", picture(samples[:SHOWN], restored.run.pixels))
         print(f"{chosen.count} samples of {restored.checkpoint} in {out / 'samples.npy'}, one row each")
         return 0
     images = chain.from_iterable(restored.batches(chosen.start, chosen.count, chosen.batch))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic
 
 import torch
@@ -34,7 +34,7 @@ class Chain(Generic[Steps]):
     process: Steps
     parameterization: ReverseKernel
     network: Network
-    pixels: PixelRange = PixelRange.signed
+    pixels: PixelRange = field(default_factory=PixelRange)
 
     def __post_init__(self) -> None:
         self.parameterization.check(self.process)

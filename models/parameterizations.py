@@ -115,7 +115,7 @@ class Parameterization(ReverseKernel):
         """All that the network's output says of x_t; `clip` is the range that x̂_0 is held within."""
         said, *rest = output.chunk(self.outputs, dim=1)
         x_0 = self.x_0(process, said, x_t, t)
-        return Prediction(said, x_0 if clip is None else x_0.clamp(clip.low, 1), rest[0] if rest else None)
+        return Prediction(said, x_0 if clip is None else x_0.clamp(clip.low, clip.high), rest[0] if rest else None)
 
     def law(
         self, process: Process, output: Output, x_t: Images, t: Time, s: Time, clip: PixelRange | None = None

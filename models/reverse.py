@@ -81,7 +81,8 @@ class FlipProbability(BinomialKernel):
     """The output moves the log-odds of the forward kernel, from which an output of 0 makes no difference."""
 
     def learned(self, process: BinomialProcess, output: Output, x_t: Images, t: Time) -> Bernoulli:
-        forward = process.transition(x_t, t, t - 1).probability
+        # In float64: float32 has nothing between 1 - 6e-8 and 1, from where the divergence is infinite.
+        forward = process.transition(x_t, t, t - 1).probability.double()
         return Bernoulli(torch.sigmoid(output + torch.logit(forward)))
 
 

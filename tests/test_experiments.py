@@ -13,9 +13,13 @@ from configs.schema import register
 from data_pipeline.sources import Photographs
 from data_pipeline.write import write_shards
 from models.langevin import Step
+from models.networks.multiscale import MultiScaleConfig
 from models.networks.refinenet import RefineNetConfig
 from models.networks.unet import UNetConfig
+from models.objectives import LowerBound
 from models.pixels import PixelRange
+from models.reverse import GaussianKernel
+from models.schedules import Reciprocal
 from models.score_matching import DenoisingScoreMatching
 from trainer.distributed import World
 from trainer.loop import Outcome, train
@@ -50,9 +54,19 @@ LADDER = ("process=ladder", "parameterization=score", "objective=denoising")
 SHRUNK = {
     UNetConfig: ("network.channels=8", "network.groups=4"),
     RefineNetConfig: ("network.channels=4",),
+    MultiScaleConfig: ("network.channels=4", "network.pixelwise=[4]"),
 }
 
-DRAWN = {"dpm_swiss_roll", "dpm_heartbeat"}  # their data needs no shards and their networks are small as they are
+# Their data needs no shards, and their networks are small as they are.
+DRAWN = {"dpm_swiss_roll", "dpm_heartbeat", "dpm_dead_leaves", "ddpm_dead_leaves"}
+
+# name: pixels, T, channels and resolution, parameters (PAPERS: section 1)
+DPM = {
+    "dpm_mnist": (PixelRange(33.318, 78.567, True), 1000, (1, 28), 1_679_548),
+    "dpm_cifar10": (PixelRange(120.71, 64.15, True), 1000, (3, 32), 13_598_880),
+    "dpm_bark": (PixelRange(104.8, 82.7, True), 500, (3, 32), 265_980),
+    "dpm_dead_leaves": (PixelRange(127.5, 255 / 12**0.5), 1000, (1, 8), 34_148),
+}
 
 
 def composed(name: str, *overrides: str) -> Run:
@@ -99,11 +113,26 @@ def test_the_settings_of_the_score_networks_are_the_papers(name):
     assert (run.optimizer.learning_rate, run.optimizer.warmup_images, run.engine.clip_norm) == (rate, 0, 0.0)
     assert ema_decay(run.ema.half_lives[0], 128) == pytest.approx(decay, abs=1e-9)
     assert (run.process.levels, run.process.largest, run.process.smallest) == (levels, largest, 0.01)
-    assert run.pixels is PixelRange.unit
+    assert (run.pixels.low, run.pixels.high) == (0, 1)
+    assert run.pixels.dequantised == name.startswith("ncsn_")
     assert run.objective == DenoisingScoreMatching(power=2.0)
     for sampler in (run.sampler, run.preview.sampler):
         assert (sampler.epsilon, sampler.steps, sampler.denoise) == walk
         assert (sampler.step, sampler.start) == (Step.whole, [0.0, 1.0])
+
+
+@pytest.mark.parametrize("name", sorted(DPM))
+def test_the_settings_of_2015_on_images(name):
+    run = composed(name)
+    pixels, steps, (channels, resolution), parameters = DPM[name]
+    assert (run.pixels, run.process.steps) == (pixels, steps)
+    assert run.shape == (channels, resolution, resolution)
+    assert isinstance(run.objective, LowerBound)
+    assert isinstance(run.parameterization, GaussianKernel)
+    assert isinstance(run.process.schedule, Reciprocal)
+    assert run.network.readout.bumps == 10
+    with torch.device("meta"):
+        assert sum(parameter.numel() for parameter in run.build_network().parameters()) == parameters
 
 
 @pytest.mark.parametrize(

@@ -68,8 +68,8 @@ def train_step(
     engine: Engine, diffusion: Chain, objective: Objective, batch: Batch, lr: float, seed: int
 ) -> Report:
     """One step of Algorithm 1 (Ho et al. 2020), in as many micro-batches as the engine accumulates."""
-    x_0 = as_data(batch.x.to(engine.device), diffusion.pixels)
     noise = Noise(seed, batch.index.to(engine.device))
+    x_0 = as_data(batch.x.to(engine.device), diffusion.pixels, noise)
     condition = None if batch.condition is None else objective.told(batch.condition.to(engine.device), noise)
     terms, size = [], len(x_0) // engine.accumulation
     for number in range(engine.accumulation):

@@ -68,7 +68,7 @@ class EmaConfig:
 
 @dataclass
 class PreviewConfig:
-    """A grid of `count` images of the averaged weights in TensorBoard, each `every` images; 0 draws none."""
+    """A picture of `count` samples of the averaged weights in TensorBoard, each `every` images; 0 draws none."""
 
     every: int = 100_000
     count: int = 64
@@ -90,7 +90,7 @@ class Run:
 
     run: RunConfig = field(default_factory=RunConfig)
     data: DataSource = field(default_factory=DataConfig)
-    pixels: PixelRange = PixelRange.signed
+    pixels: PixelRange = field(default_factory=PixelRange)
     process: Process = field(default_factory=GaussianProcess)
     parameterization: ReverseKernel = field(default_factory=Epsilon)
     objective: Objective = field(default_factory=SimpleLoss)

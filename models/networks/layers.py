@@ -109,11 +109,15 @@ class Upsample(nn.Module):
         self.conv = Conv2d(channels, channels)
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C 2*H 2*W"]:
-        b, c, h, w = x.shape
-        # Not interpolate(mode="nearest"): compiled for CPU in bf16, torch 2.13 gets its gradient silently wrong.
-        doubled = x[:, :, :, None, :, None].expand(b, c, h, 2, w, 2).reshape(b, c, 2 * h, 2 * w)
-        out: Tensor = self.conv(doubled)
+        out: Tensor = self.conv(doubled(x))
         return out
+
+
+def doubled(x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C 2*H 2*W"]:
+    """Each pixel twice in both directions."""
+    b, c, h, w = x.shape
+    # Not interpolate(mode="nearest"): compiled for CPU in bf16, torch 2.13 gets its gradient silently wrong.
+    return x[:, :, :, None, :, None].expand(b, c, h, 2, w, 2).reshape(b, c, 2 * h, 2 * w)
 
 
 class TimeEmbedding(nn.Module):

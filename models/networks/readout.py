@@ -30,7 +30,10 @@ class ReadoutConfig:
 
 
 class Readout(StartsItself, nn.Module, ABC):
-    """(h [B, hidden], t [B]) → [B, outputs]. Starts as 0, where the reverse kernels are the forward one."""
+    """(h [B, …, hidden], t [B]) → [B, …, outputs], linear in h. Starts as 0, where p is the forward kernel.
+
+    Between B and hidden there may be places, such as pixels, which all have the image's one t.
+    """
 
     def __init__(self, parts: int, hidden: int, outputs: int) -> None:
         super().__init__()
@@ -40,9 +43,16 @@ class Readout(StartsItself, nn.Module, ABC):
     def start(self, kind: str, uniform: Tensor) -> Tensor:
         return torch.zeros_like(uniform)
 
+    def forward(
+        self, h: Float[Tensor, "B *places hidden"], t: Int64[Tensor, " B"]
+    ) -> Float[Tensor, "B *places outputs"]:
+        weight, bias = self.at(t)
+        out = torch.baddbmm(bias[:, None], h.reshape(len(h), -1, h.shape[-1]), weight)
+        return out.reshape(*h.shape[:-1], -1)
+
     @abstractmethod
-    def forward(self, h: Float[Tensor, "B hidden"], t: Int64[Tensor, " B"]) -> Float[Tensor, "B outputs"]:
-        """The numbers that h says at t."""
+    def at(self, t: Int64[Tensor, " B"]) -> tuple[Float[Tensor, "B hidden outputs"], Float[Tensor, "B outputs"]]:
+        """The weight and the bias that each image's h meets."""
 
 
 class StepReadout(Readout):
@@ -51,8 +61,8 @@ class StepReadout(Readout):
     def __init__(self, hidden: int, outputs: int, steps: int) -> None:
         super().__init__(steps, hidden, outputs)
 
-    def forward(self, h: Float[Tensor, "B hidden"], t: Int64[Tensor, " B"]) -> Float[Tensor, "B outputs"]:
-        return torch.baddbmm(self.bias[t - 1, None], h[:, None], self.weight[t - 1])[:, 0]
+    def at(self, t: Int64[Tensor, " B"]) -> tuple[Float[Tensor, "B hidden outputs"], Float[Tensor, "B outputs"]]:
+        return self.weight[t - 1], self.bias[t - 1]
 
 
 class BumpReadout(Readout):
@@ -62,10 +72,9 @@ class BumpReadout(Readout):
         super().__init__(bumps, hidden, outputs)
         self.steps, self.bumps = steps, bumps
 
-    def forward(self, h: Float[Tensor, "B hidden"], t: Int64[Tensor, " B"]) -> Float[Tensor, "B outputs"]:
+    def at(self, t: Int64[Tensor, " B"]) -> tuple[Float[Tensor, "B hidden outputs"], Float[Tensor, "B outputs"]]:
         g = bump_functions(t, self.steps, self.bumps)
-        mixed = (g[:, :, None] * h[:, None]).flatten(1)
-        return mixed @ self.weight.flatten(0, 1) + g @ self.bias
+        return torch.tensordot(g, self.weight, dims=1), g @ self.bias
 
 
 def bump_functions(t: Int64[Tensor, " B"], steps: int, bumps: int) -> Float[Tensor, "B bumps"]:

@@ -8,8 +8,13 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import torch
 
+from launch.bits import check
+from launch.restored import Averaged
+from models.pixels import PixelRange
 from tests.launch.doors import SMALL, opened
+from trainer.run import Run
 
 
 def bits(directory: Path, shards: Path, *more: str) -> dict:
@@ -65,6 +70,13 @@ def test_an_objective_that_cannot_train_the_variance_is_refused_before_training(
         "train", *SMALL, f"data.shards={digits}/train", f"run.directory={tmp_path}", *arguments, status=1
     )
     assert re.search(said, text), text
+
+
+def test_a_run_whose_pixels_are_not_from_minus_1_to_1_is_refused():
+    run = Run(pixels=PixelRange.unit)
+    of = Averaged(run, Path("nowhere"), 1.0, run.diffusion(lambda x, t, condition: x), torch.device("cpu"))
+    with pytest.raises(ValueError, match=r"of 256 values in \[-1, 1\].*got PixelRange\(mean=0\.0, deviation=255"):
+        check(of)
 
 
 @pytest.mark.parametrize(

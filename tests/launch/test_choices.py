@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
 from configs.runs import choices, keep_config, load_run, to_value
 from configs.schema import GROUPS, PLACES, register
+from models.pixels import PixelRange
 
 VARIANTS = [(place, name) for place, group in PLACES.items() for name in GROUPS[group]]
 
@@ -23,6 +25,7 @@ NEEDS = {
     **dict.fromkeys([("parameterization", "dpm_binomial"), ("parameterization", "dpm_binomial_data")], BEAT),
     ("network", "rbf"): ROLL,
     **dict.fromkeys([("process", "binomial"), ("network", "mlp")], BEAT),
+    ("network", "multiscale"): ["experiment=dpm_dead_leaves"],
     ("process", "ladder"): SCORES,
     ("network", "refinenet"): SCORES,
     **dict.fromkeys([("sampler", "langevin"), ("sampler", "annealed_langevin")], DRAWN),
@@ -49,6 +52,15 @@ def test_a_variant_is_chosen_and_remembered(tmp_path, place, name):
     assert choices(run)[place] == name
     keep_config(config, run)
     assert load_run(tmp_path) == run
+
+
+@pytest.mark.parametrize(("name", "pixels"), [("signed", PixelRange.signed), ("unit", PixelRange.unit)])
+def test_a_run_from_before_a_pixels_mean_could_be_chosen_is_understood(tmp_path, name, pixels):
+    config = composed(f"run.directory={tmp_path}")
+    keep_config(config, to_value(config))
+    document = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({**document, "pixels": name}))
+    assert load_run(tmp_path).pixels == pixels
 
 
 def test_what_may_change_on_resumption_may_change(tmp_path):

@@ -239,3 +239,16 @@ def test_a_kernel_of_another_process_is_refused():
     for process, kernel in ((BinomialProcess(), GaussianKernel()), (GaussianProcess(), DataProbability())):
         with pytest.raises(ValueError, match="Process, got process="):
             Chain(process, kernel, lambda x, t, condition: x)
+
+
+@pytest.mark.parametrize("said", [25.0, -25.0])
+def test_a_flip_that_is_all_but_certain_still_has_a_divergence_and_a_gradient(said):
+    """In float32 its probability is 1, and the divergence from anything else infinite."""
+    process = BinomialProcess(Reciprocal(2000), 0.2)
+    x_0 = torch.tensor([1.0, 0.0, 1.0, 0.0]).reshape(-1, 1, 1, 1)
+    output = torch.full_like(x_0, said, requires_grad=True)
+    chain = Chain(process, FlipProbability(), lambda x, t, condition: output)
+    kl = step_kl(chain, x_0, 1 - x_0, torch.tensor([2, 3, 1000, 2000]))
+    kl.sum().backward()
+    assert bool(kl.isfinite().all() and output.grad.isfinite().all())
+    assert bool((output.grad != 0).any())

@@ -5,36 +5,76 @@ from __future__ import annotations
 import math
 
 import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from tqdm import tqdm
 
+from data_pipeline.config import DataConfig
 from models.bound import BIT, bound, check_moments
 from models.diffusion import Chain
+from models.ledger import LogLikelihood
 from models.noise import Noise
+from models.objectives import LowerBound
 from models.pixels import as_data
 from models.processes import MarkovProcess, required
+from trainer.metrics.bits_per_dim import first_images
 from trainer.run import Run
 
 # Samples from here on are never trained on: no run counts so many images.
 HELD_OUT = 1 << 48
+DRAWN = 10_000  # samples of drawn data that are scored unless another count is given
+
+Data = tuple[Float[Tensor, "count C H W"], Int64[Tensor, " count"]]
+
+
+def is_scored_by_bound(run: Run) -> bool:
+    """Whether K is what is said of a run: one that was trained on it, or on data that is drawn."""
+    return isinstance(run.objective, LowerBound) or not run.data.pixels
+
+
+def unseen(run: Run, shards: str, count: int) -> Data:
+    """Data that training did not see, as the model sees it, and the positions that key its noise.
+
+    That is the first `count` images of `shards` (0: all), or new draws where the run's data is drawn.
+    Raises ValueError where there is no such data.
+    """
+    if not isinstance(run.data, DataConfig):
+        return drawn(run, HELD_OUT, count or DRAWN)
+    if not shards:
+        raise ValueError("held_out must be given: add held_out=… to the command")
+    if not run.pixels.dequantised:
+        raise ValueError(
+            "K is the bound of a density, which bytes do not have; it needs a run with pixels.dequantised=true"
+        )
+    images = first_images(run.data, shards, count)
+    positions = HELD_OUT + torch.arange(len(images))
+    return as_data(images, run.pixels, Noise(run.run.seed, positions)), positions
+
+
+def drawn(run: Run, start: int, count: int) -> Data:
+    """The data at `count` positions of the run's stream from `start` on, and the positions."""
+    with run.data.build(run.run.seed).open(start) as batches:
+        parts, index = [], []
+        for part in batches:
+            parts.append(as_data(part.x, run.pixels, Noise(run.run.seed, part.index)))
+            index.append(part.index)
+            if sum(map(len, parts)) >= count:
+                break
+    return torch.cat(parts)[:count], torch.cat(index)[:count]
 
 
 @torch.no_grad()
-def evaluate_bound(run: Run, diffusion: Chain, device: torch.device, count: int, batch: int) -> dict[str, object]:
-    """K and K - L_null over `count` samples that training did not see, with the standard error of the mean.
+def evaluate_bound(run: Run, diffusion: Chain, device: torch.device, data: Data, batch: int) -> dict[str, object]:
+    """K and K - L_null over the data, with the standard error of the mean, and K in the ledger's units.
 
     Raises ValueError where K would be no bound, before the network is called.
     """
-    with run.data.build(run.run.seed).open(HELD_OUT) as batches:
-        drawn, index = [], []
-        for part in batches:
-            drawn.append(as_data(part.x, run.pixels))
-            index.append(part.index)
-            if sum(map(len, drawn)) >= count:
-                break
-    x_0, positions = torch.cat(drawn)[:count].to(device, torch.float64), torch.cat(index)[:count].to(device)
+    x_0, positions = data[0].to(device, torch.float64), data[1].to(device)
     check_moments(required(run.process, MarkovProcess, "the bound K"), x_0)
+    count = len(x_0)
     parts = [
         bound(diffusion, x_0[first : first + batch], Noise(run.run.seed, positions[first : first + batch]))
-        for first in range(0, count, batch)
+        for first in tqdm(range(0, count, batch), desc="bound", unit="batch", disable=None)
     ]
     bits, over_null = torch.cat([part.bits for part in parts]), torch.cat([part.over_null for part in parts])
     kl = torch.cat([part.kl for part in parts]).mean(0) / BIT
@@ -46,4 +86,12 @@ def evaluate_bound(run: Run, diffusion: Chain, device: torch.device, count: int,
         "K_minus_null": float(over_null.mean()),
         "K_per_element": float(bits.mean()) / x_0[0].numel(),
         "kl_by_quarter_of_t": [float(part.sum()) for part in kl.chunk(4)],
+        "ledger": ledger(run, float(bits.mean()) * BIT, float(over_null.mean()) * BIT),
     }
+
+
+def ledger(run: Run, nats: float, over_null: float) -> dict[str, float]:
+    """K in every unit. Bits for each dimension are of pixels 0..255 where the samples are images."""
+    channels, height, width = run.shape
+    scale = 1 / run.pixels.deviation if height * width > 1 else 1.0
+    return LogLikelihood(nats, channels * height * width, channels, scale).row(nats - over_null)
