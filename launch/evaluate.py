@@ -32,7 +32,7 @@ def main(config: DictConfig) -> int:
     run, generator = restored.run, restored.generator
     if is_scored_by_bound(run):
         data = unseen(run, chosen.held_out, chosen.count)
-        score = evaluate_bound(run, generator.diffusion, generator.device, data, chosen.batch)
+        score = evaluate_bound(run, generator.diffusion, generator.device, data, chosen.batch, chosen.trajectories)
     elif chosen.held_out:
         if run.network.known_classes:
             restored = restored.of_classes(Shares.of(read_labels(run.data, run.data.shards)))
@@ -46,7 +46,7 @@ def main(config: DictConfig) -> int:
     else:
         raise ValueError("held_out must be given: add held_out=… to the command")
     score |= restored.provenance()
-    choices = [restored.provenance(), chosen.held_out, score["images"]]
+    choices = [restored.provenance(), chosen.held_out, chosen.trajectories, score["images"]]
     keep(score, run.directory, restored.checkpoint.name, choices)
     return 0
 

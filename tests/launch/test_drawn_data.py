@@ -42,11 +42,15 @@ def test_samples_are_one_array_in_the_range_of_the_data_whatever_the_batch(beats
     part = rows(beats, tmp_path / "part", "count=12", "start=9", "batch=5")
     assert np.array_equal(part, whole[9:21])
     assert not np.array_equal(rows(beats, tmp_path / "other", "count=30", "seed=1"), whole)
-    assert sorted(path.name for path in (tmp_path / "whole").iterdir()) == ["provenance.json", "samples.npy"]
+    assert sorted(path.name for path in (tmp_path / "whole").iterdir()) == [
+        "picture.png",
+        "provenance.json",
+        "samples.npy",
+    ]
 
 
 def test_evaluate_bounds_the_likelihood_on_fresh_samples_without_held_out_shards(beats):
-    text = opened("evaluate", f"run.directory={beats}", "count=300", "batch=128")
+    text = opened("evaluate", f"run.directory={beats}", "count=300", "batch=128", "trajectories=8")
     score = json.loads(text.strip().splitlines()[-1])
     assert score["metric"] == "K, a lower bound on log2 p(x_0), in bits a sample"
     assert score["images"] == 300
@@ -56,6 +60,10 @@ def test_evaluate_bounds_the_likelihood_on_fresh_samples_without_held_out_shards
     assert score["K_per_element"] == pytest.approx(score["K"] / 20)
     assert score["K_standard_error"] > 0
     assert len(score["kl_by_quarter_of_t"]) == 4
+    assert score["K_for_any_moments"] == pytest.approx(score["K"], abs=0.2)
+    assert score["importance_count"] == 100
+    assert 1 <= score["effective_trajectories"] <= 8
+    assert all(row["least_bits"] <= row["most_bits"] for row in score["reverse_entropies"])
     kept = [json.loads(path.read_text()) for path in (beats / "metrics").glob("000000000640-*.json")]
     assert score in kept
 

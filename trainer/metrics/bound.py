@@ -18,10 +18,12 @@ from models.objectives import LowerBound
 from models.pixels import as_data
 from models.processes import MarkovProcess, required
 from trainer.metrics.bits_per_dim import first_images
+from trainer.metrics.trajectories import importance, reverse_entropies
 from trainer.run import Run
 
 # Samples from here on are never trained on: no run counts so many images.
 HELD_OUT = 1 << 48
+WEIGHED = 100  # samples whose probability is estimated along trajectories
 DRAWN = 10_000  # samples of drawn data that are scored unless another count is given
 
 Data = tuple[Float[Tensor, "count C H W"], Int64[Tensor, " count"]]
@@ -64,9 +66,12 @@ def drawn(run: Run, start: int, count: int) -> Data:
 
 
 @torch.no_grad()
-def evaluate_bound(run: Run, diffusion: Chain, device: torch.device, data: Data, batch: int) -> dict[str, object]:
+def evaluate_bound(
+    run: Run, diffusion: Chain, device: torch.device, data: Data, batch: int, trajectories: int = 0
+) -> dict[str, object]:
     """K and K - L_null over the data, with the standard error of the mean, and K in the ledger's units.
 
+    trajectories: for each of the first WEIGHED samples, along which p(x_0) itself is estimated; 0 for none.
     Raises ValueError where K would be no bound, before the network is called.
     """
     x_0, positions = data[0].to(device, torch.float64), data[1].to(device)
@@ -78,14 +83,18 @@ def evaluate_bound(run: Run, diffusion: Chain, device: torch.device, data: Data,
     ]
     bits, over_null = torch.cat([part.bits for part in parts]), torch.cat([part.over_null for part in parts])
     kl = torch.cat([part.kl for part in parts]).mean(0) / BIT
-    return {
+    any_moments = torch.cat([part.any_moments for part in parts])
+    weighed = importance(diffusion, x_0[:WEIGHED], run.run.seed, trajectories) if trajectories else {}
+    return weighed | {
         "metric": "K, a lower bound on log2 p(x_0), in bits a sample",
         "images": count,
         "K": float(bits.mean()),
         "K_standard_error": float(bits.std()) / math.sqrt(count),
         "K_minus_null": float(over_null.mean()),
+        "K_for_any_moments": float(any_moments.mean()),
         "K_per_element": float(bits.mean()) / x_0[0].numel(),
         "kl_by_quarter_of_t": [float(part.sum()) for part in kl.chunk(4)],
+        "reverse_entropies": reverse_entropies(diffusion, x_0),
         "ledger": ledger(run, float(bits.mean()) * BIT, float(over_null.mean()) * BIT),
     }
 
