@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 
 import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
 
 from models.bound import BIT, bound, check_moments
 from models.diffusion import Chain
@@ -17,20 +19,26 @@ from trainer.run import Run
 HELD_OUT = 1 << 48
 
 
+def drawn(run: Run, start: int, count: int) -> tuple[Float[Tensor, "count C H W"], Int64[Tensor, " count"]]:
+    """`count` data of the run's stream from position `start` on, as the model sees them, and their positions."""
+    with run.data.build(run.run.seed).open(start) as batches:
+        parts, index = [], []
+        for part in batches:
+            parts.append(as_data(part.x, run.pixels))
+            index.append(part.index)
+            if sum(map(len, parts)) >= count:
+                break
+    return torch.cat(parts)[:count], torch.cat(index)[:count]
+
+
 @torch.no_grad()
 def evaluate_bound(run: Run, diffusion: Chain, device: torch.device, count: int, batch: int) -> dict[str, object]:
     """K and K - L_null over `count` samples that training did not see, with the standard error of the mean.
 
     Raises ValueError where K would be no bound, before the network is called.
     """
-    with run.data.build(run.run.seed).open(HELD_OUT) as batches:
-        drawn, index = [], []
-        for part in batches:
-            drawn.append(as_data(part.x, run.pixels))
-            index.append(part.index)
-            if sum(map(len, drawn)) >= count:
-                break
-    x_0, positions = torch.cat(drawn)[:count].to(device, torch.float64), torch.cat(index)[:count].to(device)
+    x_0, positions = (part.to(device) for part in drawn(run, HELD_OUT, count))
+    x_0 = x_0.double()
     check_moments(required(run.process, MarkovProcess, "the bound K"), x_0)
     parts = [
         bound(diffusion, x_0[first : first + batch], Noise(run.run.seed, positions[first : first + batch]))

@@ -49,6 +49,13 @@ class LabelledImages:
         return cls(torch.from_numpy(np.stack(images)), torch.tensor(labels))
 
 
+def has_classes(shards: str) -> bool:
+    """Whether the first sample of some shards has a class."""
+    opened = ShardSet.open(shards)
+    shard, row = opened.locate(0)
+    return opened.index(shard).member(row, "cls") is not None
+
+
 @dataclass(frozen=True)
 class Yardstick:
     """Distances in the features of a classifier trained on the reference."""
