@@ -70,5 +70,7 @@ def interpolated(
     process = required(diffusion.process, PerturbationProcess, "interpolation")
     epsilon = noise.normal(Purpose.EPSILON, ends[0].shape[1:], step=t)
     x_t, y_t = (process.marginal(end, t).sample(epsilon) for end in ends)
-    rows = [last(sampler.descend(diffusion, torch.lerp(x_t, y_t, w), t, noise))[1] for w in weights]
-    return torch.stack(rows, 1)
+    between = torch.stack([torch.lerp(x_t, y_t, w) for w in weights], 1)
+    shared = Noise(noise.seed, noise.index.repeat_interleave(len(weights)))
+    _, x_0 = last(sampler.descend(diffusion, between.flatten(0, 1), t, shared))
+    return x_0.reshape(between.shape)

@@ -48,7 +48,7 @@ class Interpolation(Figure):
         rows = [f"t = {t}" for t in times] * self.pairs
         columns = ["source", *(f"{w:.2g}" for w in weights), "source"]
         title = r"Interpolation of $x_t$ and $x'_t$ with shared noise; weight of $x'_t$ above"
-        figure = sheet(CELL * len(columns) + 1, CELL * len(rows) + 0.9, title)
+        figure = sheet(CELL * len(columns) + 1, CELL * len(rows) + 0.6, title)
         mosaic(figure.subplots(), cells, subject.span, columns, rows)
         return Drawing(figure, {"t": times, "weights": weights, "x_0": between, "ends": ends})
 

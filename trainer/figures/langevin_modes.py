@@ -57,6 +57,7 @@ class LangevinModes(Figure):
         figure = sheet(11.4, 7.4, "Langevin dynamics on a mixture, from a uniform start")
         panels = figure.subplots(2, 3)
         bars(panels[1, 0], law, shares)
+        panels[1, 0].set_box_aspect(1)
         places = (panels[0, 0], *panels[0, 1:], *panels[1, 1:])
         for axes, (name, x), color in zip(places, clouds.items(), (DATA, OTHER, OTHER, MODEL, MODEL), strict=True):
             plane(axes, self.reach)
@@ -99,7 +100,11 @@ def bars(axes, law: Mixture, shares: dict[str, list[float]]) -> None:
     """The share of the heaviest mode under each way to draw, against the truth."""
     heaviest = int(np.argmax(law.weights))
     names = list(shares)
-    axes.barh(names, [shares[name][heaviest] for name in names], color=(DATA, OTHER, OTHER, MODEL, MODEL))
+    axes.barh(
+        [name.replace(", ", "\n") for name in names],
+        [shares[name][heaviest] for name in names],
+        color=(DATA, OTHER, OTHER, MODEL, MODEL),
+    )
     axes.axvline(law.weights[heaviest], color=DATA, ls="--", lw=1)
     axes.invert_yaxis()
     mean = ", ".join(f"{value:g}" for value in law.means[heaviest])

@@ -59,8 +59,10 @@ class Progressive(Figure):
         curve(panels[0], times, off, f"RMSE to the end\n({unit})")
         if yardstick:
             curve(panels[1], times, torch.tensor(numbers["frechet"]), "Fréchet distance\n(classifier features)")
-            panels[1].axhline(numbers["frechet_of_a_perfect_sampler"], color=OTHER, ls="--", lw=1, label="perfect")
-            panels[1].legend(title="dashed: a perfect sampler", handles=[])
+            panels[1].axhline(
+                numbers["frechet_of_a_perfect_sampler"], color=OTHER, ls="--", lw=1, label="a perfect sampler"
+            )
+            panels[1].legend()
             panels[1].set_yscale("log")
         panels[-1].set_xlabel("t (the chain runs to the right)")
         return Drawing(figure, numbers)

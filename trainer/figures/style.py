@@ -83,6 +83,7 @@ def mosaic(
 def plane(axes: Axes, reach: float) -> None:
     """Square axes on which a unit is as long along both, from -reach to reach."""
     axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", xlabel="$x_1$", ylabel="$x_2$")
+    axes.locator_params(nbins=6, integer=True)
 
 
 def points(axes: Axes, x: Float[Tensor, "N 2 1 1"], color: str) -> None:
