@@ -52,7 +52,11 @@ SHRUNK = {
     RefineNetConfig: ("network.channels=4",),
 }
 
-DRAWN = {"dpm_swiss_roll", "dpm_heartbeat"}  # their data needs no shards and their networks are small as they are
+DRAWN = {
+    "dpm_swiss_roll",
+    "dpm_heartbeat",
+    "ncsn_mixture",
+}  # their data needs no shards and their networks are small as they are
 
 
 def composed(name: str, *overrides: str) -> Run:

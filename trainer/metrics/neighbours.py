@@ -42,7 +42,7 @@ def nearest(
         part = features(pool[first : first + chunk]).double()
         apart = torch.cdist(of_queries, part, compute_mode="donot_use_mm_for_euclid_dist")
         here = torch.arange(first, first + len(part)).expand(len(queries), -1)
-        distances, order = torch.cat((distances, apart), 1).sort(1, stable=True)
+        distances, order = torch.cat((distances, apart), 1).sort(dim=1, stable=True)
         rows = torch.cat((rows, here), 1).gather(1, order)[:, :count]
         distances = distances[:, :count]
     return Nearest(rows, distances)
