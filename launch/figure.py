@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from configs.figures import register_figures
+from configs.doors import FigureConfig
+from configs.figures import FIGURES, register_figures
 from launch.door import door
 
 register_figures()
@@ -18,19 +19,26 @@ register_figures()
 @hydra.main(version_base="1.3", config_path="../configs", config_name="figure")
 @door
 def main(config: DictConfig) -> int:
-    """Draws the figure into the run's figures/ and its TensorBoard."""
+    """Draws the figure and says where it is."""
+    from configs.runs import to_value
+
+    path = draw(to_value(config))
+    print(f"{path}, and its numbers in {path.with_suffix('.npz')}")
+    return 0
+
+
+def draw(chosen: FigureConfig) -> Path:
+    """Draws it into the run's figures/ and its TensorBoard. Raises ValueError for a run that cannot show it."""
     from torch.utils.tensorboard import SummaryWriter
 
-    from configs.runs import to_value
     from launch.restored import Averaged
     from trainer.figures.figure import read_png
     from trainer.figures.style import styled
     from trainer.figures.subject import Subject
 
-    chosen = to_value(config)
     of = Averaged.of(chosen)
     chosen.figure.check(of.run)
-    name = HydraConfig.get().runtime.choices["figure"]
+    name = next(name for name, kind in FIGURES.items() if kind is type(chosen.figure))
     path = of.run.directory / "figures" / f"{name}-{of.checkpoint.name}.png"
     provenance = {"figure": repr(chosen.figure), "ema_half_life": of.half_life, "seed": chosen.seed}
     with styled():
@@ -38,15 +46,13 @@ def main(config: DictConfig) -> int:
         drawing.keep(path, json.dumps(provenance))
     with SummaryWriter(str(of.run.directory), filename_suffix=".figures") as writer:
         writer.add_image(f"figures/{name}", read_png(path), int(of.checkpoint.name), dataformats="HWC")
-    print(f"{path}, and its numbers in {path.with_suffix('.npz')}")
-    return 0
+    return path
 
 
 def named(arguments: list[str]) -> list[str]:
     """The arguments in Hydra's own words: a bare name in front is the figure's."""
     first, *rest = arguments or [""]
-    is_name = first.replace("_", "").isalnum()
-    return [f"figure={first}", *rest] if is_name else arguments
+    return [f"figure={first}", *rest] if first.replace("_", "").isalnum() else arguments
 
 
 if __name__ == "__main__":

@@ -81,7 +81,7 @@ class Inpainting(Figure):
         filled = filled.reshape(self.rows, self.copies, *run.shape)
         gray = sum(subject.span) / 2
         cells = torch.cat((data[:, None], torch.where(known, data, gray)[:, None], filled), 1)
-        figure = sheet(CELL * (self.copies + 2) + 0.6, CELL * self.rows + 0.9, "Inpainting: draws of the hole")
+        figure = sheet(CELL * (self.copies + 2) + 0.6, CELL * self.rows + 0.6, "Inpainting: draws of the hole")
         columns = ["data", "known", *map(str, range(1, self.copies + 1))]
         mosaic(figure.subplots(), cells, subject.span, columns)
         off = (filled - data[:, None])[..., ~known[0]].square().mean().sqrt()
