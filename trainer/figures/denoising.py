@@ -48,8 +48,8 @@ class Denoising(Figure):
             "samples": subject.samples(self.count),
         }
         side = math.isqrt(self.count - 1) + 1
-        figure = sheet(4 * (CELL * side + 0.2), CELL * side + 0.7, "Denoising by the posterior")
-        for axes, (title, x) in zip(figure.subplots(1, 4), panels.items(), strict=True):
+        figure = sheet(2 * CELL * side + 0.5, 2 * (CELL * side + 0.4) + 0.4, "Denoising by the posterior")
+        for axes, (title, x) in zip(figure.subplots(2, 2).flatten(), panels.items(), strict=True):
             blank = x.new_full((side**2 - self.count, *shape), subject.span[1])
             mosaic(axes, torch.cat((x, blank)).reshape(side, side, *shape), subject.span)
             axes.set_title(title)

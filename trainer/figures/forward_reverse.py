@@ -53,10 +53,12 @@ class ForwardReverse(Figure):
     def draw(self, subject: Subject) -> Drawing:
         times = subject.times(self.times)
         found = {"forward": forward(subject, times, self.rows), "reverse": reverse(subject, times, self.rows)}
-        figure = sheet(CELL * len(times) + 1.2, 2 * (CELL * self.rows + 0.5) + 0.4, "Forward and reverse")
+        figure = sheet(CELL * len(times) + 0.6, 2 * (CELL * self.rows + 0.5) + 0.4, "Forward and reverse")
         for axes, (name, course) in zip(figure.subplots(2, 1), found.items(), strict=True):
             mosaic(axes, course.transpose(0, 1), subject.span, [f"t = {times[0]}", *map(str, times[1:])])
-            axes.set_ylabel({"forward": "$q(x_t | x_0)$  →", "reverse": "←  $p(x_t)$"}[name])
+            axes.set_xlabel(
+                {"forward": "forward: $q(x_t | x_0)$", "reverse": "reverse, from the right: $p(x_t)$"}[name]
+            )
         return Drawing(figure, {"t": times} | found)
 
 

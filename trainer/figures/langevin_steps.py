@@ -37,7 +37,7 @@ class LangevinSteps(Figure):
         moments = sorted({round(total * number / (self.columns - 1)) for number in range(self.columns)})
         walk = enumerate(sampler.walk(subject.diffusion, run.shape, subject.noise(self.rows)))
         seen = torch.stack([x.cpu() for number, x in walk if number in moments])
-        title = f"{type(sampler).__name__}: after so many steps"
+        title = "Langevin dynamics: the chains after so many steps"
         figure = sheet(CELL * len(moments) + 0.6, CELL * self.rows + 0.6, title)
         mosaic(figure.subplots(), seen.transpose(0, 1), subject.span, list(map(str, moments)))
         return Drawing(figure, {"steps": moments, "x": seen})

@@ -51,6 +51,7 @@ def sheet(width: float, height: float, title: str) -> Sheet:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.06)
     figure.suptitle(title, fontsize=11)
     return figure
 
