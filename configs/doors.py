@@ -74,16 +74,34 @@ class RestoreConfig:
     half_life: float = 0.0
     batch: int = 256
     seed: int = 0
-    count: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("checkpoint", 0), ("half_life", 0), ("batch", 1), ("count", 0)):
+        for name, least in (("checkpoint", 0), ("half_life", 0), ("batch", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
 
 
 @dataclass
-class GenerateConfig(RestoreConfig):
+class FigureConfig(RestoreConfig):
+    """figure: which, with its own fields."""
+
+    figure: Any = "???"
+
+
+@dataclass
+class CountedConfig(RestoreConfig):
+    """count: of images."""
+
+    count: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.count < 0:
+            raise ValueError(f"count must be at least 0, got {self.count}")
+
+
+@dataclass
+class GenerateConfig(CountedConfig):
     """sampler: the run's own unless another is chosen.
 
     guidance: w of classifier-free guidance, (1 + w) output(x, c) - w output(x, no class); 0 is the plain model.
@@ -132,7 +150,7 @@ class EvaluateConfig(GenerateConfig):
 
 
 @dataclass
-class BitsConfig(RestoreConfig):
+class BitsConfig(CountedConfig):
     """shards: of the images whose likelihood is bounded. count: how many, in stored order; 0 for all.
 
     clip: hold x̂_0 within [-1, 1], as the official code does. floor: the least probability of a pixel's value in
@@ -162,7 +180,7 @@ class BitsConfig(RestoreConfig):
 
 
 @dataclass
-class CompressConfig(RestoreConfig):
+class CompressConfig(CountedConfig):
     """shards: of the images, of which `count` are compressed, in stored order (0: all). out: the file.
 
     steps, power: the times at which the chain is seen, as of `launch.bits`. send: how many of these steps the file

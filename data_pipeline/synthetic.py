@@ -9,7 +9,7 @@ import hashlib
 import math
 import time
 from abc import abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import ClassVar
 
@@ -179,6 +179,20 @@ class Mixture(SyntheticConfig):
         logs = np.log(self.weights) - distance / 2 - self.channels * np.log(std * math.sqrt(2 * math.pi))
         density: np.ndarray = np.logaddexp.reduce(logs, axis=1)
         return density
+
+    def score(self, x: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
+        """∇ ln p(x): the components' own scores, weighted by how likely each is at x."""
+        mean, variance = np.array(self.means), np.array(self.stds) ** 2
+        off = mean - x[:, None]
+        logs = np.log(self.weights) - (off**2).sum(-1) / variance / 2 - self.channels / 2 * np.log(variance)
+        share = np.exp(logs - np.logaddexp.reduce(logs, axis=1, keepdims=True))
+        score: np.ndarray = (share[..., None] * off / variance[:, None]).sum(1)
+        return score
+
+    def perturbed(self, signal: float, sigma: float) -> Mixture:
+        """The law of signal · x + sigma · eps, for x of this one and standard normal eps: another mixture."""
+        means = [[signal * value for value in mean] for mean in self.means]
+        return replace(self, means=means, stds=[math.hypot(signal * std, sigma) for std in self.stds])
 
 
 class SyntheticStream:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import ClassVar
@@ -16,7 +17,7 @@ from models.diffusion import Condition, Diffusion
 from models.ladder import NoiseLadder
 from models.noise import Noise, Purpose
 from models.processes import Images, Process, required
-from models.samplers import Sampler
+from models.samplers import Sampler, last
 
 
 class Step(Enum):
@@ -49,6 +50,22 @@ class LangevinDynamics(Sampler):
         if len(self.start) != 2 or not self.start[0] < self.start[1]:
             raise ValueError(f"sampler.start must be two numbers, the smaller first, got {self.start}")
 
+    @abstractmethod
+    def walk(
+        self, diffusion: Diffusion[NoiseLadder], shape: Sequence[int], noise: Noise, condition: Condition = None
+    ) -> Iterator[Images]:
+        """x where the chains start, and after each of their steps."""
+
+    @abstractmethod
+    def length(self, process: NoiseLadder) -> int:
+        """How many steps a chain has."""
+
+    @torch.no_grad()
+    def __call__(
+        self, diffusion: Diffusion[NoiseLadder], shape: Sequence[int], noise: Noise, condition: Condition = None
+    ) -> Images:
+        return last(self.walk(diffusion, shape, noise, condition))
+
     def started(self, noise: Noise, shape: Sequence[int]) -> Images:
         """The images that the chains start from."""
         low, high = self.start
@@ -76,17 +93,21 @@ class Langevin(LangevinDynamics):
             raise ValueError(f"sampler.t must be at least 1, got {self.t}")
 
     @torch.no_grad()
-    def __call__(
+    def walk(
         self, diffusion: Diffusion[NoiseLadder], shape: Sequence[int], noise: Noise, condition: Condition = None
-    ) -> Images:
+    ) -> Iterator[Images]:
         process = required(diffusion.process, NoiseLadder, "sampler=langevin")
         if self.t > process.levels:
             raise ValueError(f"sampler.t must be at most process.levels = {process.levels}, got {self.t}")
         x = self.started(noise, shape)
+        yield x
         for k in range(self.steps):
             z = noise.normal(Purpose.LANGEVIN, shape, step=k)
             x = self.moved(x, diffusion.score(x, self.t, condition), self.epsilon, z)
-        return x
+            yield x
+
+    def length(self, process: NoiseLadder) -> int:
+        return self.steps
 
 
 @dataclass
@@ -103,10 +124,7 @@ class AnnealedLangevin(LangevinDynamics):
     def __call__(
         self, diffusion: Diffusion[NoiseLadder], shape: Sequence[int], noise: Noise, condition: Condition = None
     ) -> Images:
-        process = required(diffusion.process, NoiseLadder, "sampler=annealed_langevin")
-        x = self.started(noise, shape)
-        for t in range(process.levels, 0, -1):
-            x = self.level(diffusion, x, t, noise, condition)
+        x = last(self.walk(diffusion, shape, noise, condition))
         return diffusion.x_0(x, 1, condition) if self.denoise else x
 
     @torch.no_grad()
@@ -114,29 +132,33 @@ class AnnealedLangevin(LangevinDynamics):
         self, diffusion: Diffusion[NoiseLadder], known: Known, noise: Noise, condition: Condition = None
     ) -> Images:
         """What is not known, drawn given what is (Song & Ermon 2019, Algorithm 2)."""
-        process = required(diffusion.process, NoiseLadder, "inpainting by annealed Langevin dynamics")
-        x = self.started(noise, known.x.shape[1:])
-        for t in range(process.levels, 0, -1):
-            x = self.level(diffusion, x, t, noise, condition, known.noised(process, t, noise))
+        x = last(self.walk(diffusion, known.x.shape[1:], noise, condition, known))
         return torch.where(known.mask, known.x, diffusion.x_0(x, 1, condition)) if self.denoise else x
 
-    def level(
+    @torch.no_grad()
+    def walk(
         self,
         diffusion: Diffusion[NoiseLadder],
-        x: Images,
-        t: int,
+        shape: Sequence[int],
         noise: Noise,
-        condition: Condition,
+        condition: Condition = None,
         known: Known | None = None,
-    ) -> Images:
-        """The steps at level t, each of which ends with what is known put back."""
-        process = diffusion.process
-        alpha = self.epsilon * float(process.sigma(t) / process.sigma(1)) ** 2
-        for k in range((process.levels - t) * self.steps, (process.levels - t + 1) * self.steps):
-            z = noise.normal(Purpose.LANGEVIN, x.shape[1:], step=k)
-            x = self.moved(x, diffusion.score(x, t, condition), alpha, z)
-            x = x if known is None else torch.where(known.mask, known.x, x)
-        return x
+    ) -> Iterator[Images]:
+        """Down the ladder; each step ends with what is known put back. The step of `denoise` is not among them."""
+        process = required(diffusion.process, NoiseLadder, "sampler=annealed_langevin")
+        x = self.started(noise, shape)
+        yield x
+        for t in range(process.levels, 0, -1):
+            alpha = self.epsilon * float(process.sigma(t) / process.sigma(1)) ** 2
+            noised = known.noised(process, t, noise) if known else None
+            for k in range((process.levels - t) * self.steps, (process.levels - t + 1) * self.steps):
+                z = noise.normal(Purpose.LANGEVIN, shape, step=k)
+                x = self.moved(x, diffusion.score(x, t, condition), alpha, z)
+                x = torch.where(noised.mask, noised.x, x) if noised else x
+                yield x
+
+    def length(self, process: NoiseLadder) -> int:
+        return process.levels * self.steps
 
 
 @dataclass(frozen=True)

@@ -6,16 +6,19 @@ The images are x_0 in the model's own range, [-1, 1] for pixels, and image i dep
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 
 from models.diffusion import Chain, Condition, Diffusion
 from models.noise import Noise, Purpose
 from models.processes import GaussianProcess, Images, MarkovProcess, Process, required
+
+Stage = TypeVar("Stage")
 
 
 @dataclass
@@ -70,12 +73,26 @@ class Ancestral(ReverseChain):
     def __call__(
         self, diffusion: Chain, shape: Sequence[int], noise: Noise, condition: Condition = None
     ) -> Images:
+        return last(self.walk(diffusion, shape, noise, condition))[1]
+
+    def walk(
+        self, diffusion: Chain, shape: Sequence[int], noise: Noise, condition: Condition = None
+    ) -> Iterator[tuple[int, Images]]:
+        """The whole chain, from (T, x_T) to (0, x_0)."""
         process = required(diffusion.process, MarkovProcess, "sampler=ancestral")
-        x = process.prior(noise, shape)
-        for t, s in pairwise(respaced(process.steps, self.steps)):
-            law = diffusion.reverse(x, t, s, condition, self.clip)
-            x = law.draw(noise, Purpose.REVERSE, shape, step=t) if s > 0 else law.mode
-        return x
+        return self.descend(diffusion, process.prior(noise, shape), process.steps, noise, condition)
+
+    @torch.no_grad()
+    def descend(
+        self, diffusion: Chain, x: Images, t: int, noise: Noise, condition: Condition = None
+    ) -> Iterator[tuple[int, Images]]:
+        """The chain from x at t down: each time it visits and the x there, from (t, x) to (0, x_0)."""
+        yield t, x
+        below = [s for s in respaced(diffusion.process.steps, self.steps) if s < t]
+        for u, s in pairwise([t, *below]):
+            law = diffusion.reverse(x, u, s, condition, self.clip)
+            x = law.draw(noise, Purpose.REVERSE, x.shape[1:], step=u) if s > 0 else law.mode
+            yield s, x
 
 
 @dataclass
@@ -112,3 +129,9 @@ def respaced(total: int, steps: int) -> list[int]:
         raise ValueError(f"sampler.steps must be at most the process's {total} steps, got {steps}")
     count = steps or total
     return [total * i // count for i in range(count, -1, -1)]
+
+
+def last(walk: Iterator[Stage]) -> Stage:
+    """Where a walk ends, of which nothing on the way is kept."""
+    (end,) = deque(walk, maxlen=1)
+    return end

@@ -58,9 +58,9 @@ SHRUNK = {
 }
 
 # Their data needs no shards, and their networks are small as they are.
-DRAWN = {"dpm_swiss_roll", "dpm_heartbeat", "dpm_dead_leaves", "ddpm_dead_leaves"}
+DRAWN = {"dpm_swiss_roll", "dpm_heartbeat", "dpm_dead_leaves", "ddpm_dead_leaves", "ncsn_mixture"}
 
-# name: pixels, T, channels and resolution, parameters (PAPERS: section 1)
+# name: pixels, T, channels and resolution, parameters
 DPM = {
     "dpm_mnist": (PixelRange(33.318, 78.567, True), 1000, (1, 28), 1_679_548),
     "dpm_cifar10": (PixelRange(120.71, 64.15, True), 1000, (3, 32), 13_598_880),

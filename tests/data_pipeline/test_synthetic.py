@@ -95,6 +95,28 @@ def test_the_mixture_is_drawn_from_its_density():
     assert np.exp(plane.log_density(grid)).sum() * 0.02**2 == pytest.approx(1, abs=1e-6)
 
 
+def test_the_score_of_the_mixture_is_the_slope_of_its_log_density():
+    config = Mixture(means=[[-2.0, 1.0], [1.0, 0.0], [0.0, 3.0]], stds=[0.5, 0.25, 1.0], weights=[0.3, 0.5, 0.2])
+    x, step = np.random.default_rng(0).normal(scale=2, size=(50, 2)), 1e-5
+    slopes = [
+        (config.log_density(x + step * along) - config.log_density(x - step * along)) / (2 * step)
+        for along in np.eye(2)
+    ]
+    assert config.score(x) == pytest.approx(np.stack(slopes, 1), rel=1e-5, abs=1e-6)
+    far = np.full((1, 2), 1e3)  # where every density has underflowed, the widest component is left
+    assert config.score(far) == pytest.approx(np.array([[-1e3, -997.0]]))
+
+
+def test_the_perturbed_mixture_is_the_law_of_noised_data():
+    config = Mixture(means=[[-2.0], [1.0]], stds=[0.5, 0.25], weights=[0.3, 0.7])
+    noised = config.perturbed(0.6, 0.8)
+    x = 0.6 * config.samples(3, 0, 20_000)[:, 0, 0, 0] + 0.8 * np.random.default_rng(0).normal(size=20_000)
+    grid = np.linspace(-8, 8, 2001)
+    cdf = np.cumsum(np.exp(noised.log_density(grid[:, None]))) * (grid[1] - grid[0])
+    assert stats.kstest(x, lambda v: np.interp(v, grid, cdf)).pvalue > 1e-4
+    assert (noised.weights, config.perturbed(1.0, 0.0)) == (config.weights, config)
+
+
 @pytest.mark.parametrize(
     ("build", "said"),
     [

@@ -127,6 +127,21 @@ def test_the_levels_go_from_the_most_noise_to_the_least():
     assert all(condition is label for _, condition in seen)
 
 
+@pytest.mark.parametrize(
+    ("sampler", "length"),
+    [(AnnealedLangevin(0.01, 4), 12), (Langevin(0.01, 5, t=2), 5)],
+    ids=["annealed", "plain"],
+)
+def test_the_walk_is_the_samplers_own_from_its_start_to_its_end(sampler, length):
+    ladder, seen, noise = NoiseLadder(3, 1.0, 0.1), [], Noise(0, torch.arange(3))
+    diffusion = Diffusion(ladder, Score(), lambda x, t, condition: seen.append(x) or -x)
+    end = sampler(diffusion, PAIR, noise)
+    walk = list(sampler.walk(diffusion, PAIR, noise))
+    assert len(walk) == sampler.length(ladder) + 1 == length + 1
+    assert all(torch.equal(x, asked) for x, asked in zip(walk[:-1], seen[:length], strict=True))
+    assert torch.equal(walk[-1], end)
+
+
 def test_it_starts_in_its_box_and_keeps_no_graph():
     weight, seen = torch.ones(1, requires_grad=True), []
     diffusion = Diffusion(NoiseLadder(2), Score(), lambda x, t, condition: seen.append(x) or weight * x)

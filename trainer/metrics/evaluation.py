@@ -59,6 +59,13 @@ def read_labels(config: DataConfig, shards: str) -> Int64[Tensor, " N"]:
     return torch.tensor(labels)
 
 
+def has_classes(shards: str) -> bool:
+    """Whether the first sample of some shards has a class."""
+    opened = ShardSet.open(shards)
+    shard, row = opened.locate(0)
+    return opened.index(shard).member(row, "cls") is not None
+
+
 @dataclass(frozen=True)
 class Yardstick:
     """Distances in the features of a classifier trained on the reference."""

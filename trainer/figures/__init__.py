@@ -1,0 +1,1 @@
+"""The papers' figures, each drawn for any run that can show it."""
