@@ -85,7 +85,7 @@ class Progressive(Figure):
     @staticmethod
     def unit(subject: Subject) -> float:
         """Bytes in a unit of the data, where that is pixels."""
-        return subject.run.pixels.step if subject.run.data.pixels else 1.0
+        return subject.run.pixels.deviation if subject.run.data.pixels else 1.0
 
 
 def curve(axes: Axes, times: list[int], values: Float[Tensor, " times"], label: str) -> None:

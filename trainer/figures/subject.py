@@ -77,7 +77,7 @@ class Subject:
     def span(self) -> tuple[float, float]:
         """What is shown as black and as white: the range of pixels, or of a hundred images of drawn data."""
         if self.run.data.pixels:
-            return self.run.pixels.low, 1.0
+            return self.run.pixels.low, self.run.pixels.high
         x = self.real(100)
         return float(x.min()), float(x.max())
 
