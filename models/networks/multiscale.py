@@ -23,7 +23,8 @@ class MultiScaleConfig(NetworkConfig):
     layers, channels: of the convolutions; 0 layers for no such path. scales: at how many sizes of the image each
     layer convolves, every one half of the last. dense: widths of the hidden layers over the whole image; none for
     no such path. dense_outputs: how many numbers they give each pixel. pixelwise: widths of the layers on each
-    pixel, which the readout by t follows.
+    pixel, which the readout by t follows. Soft rectifiers and tanh are the paper's; the official code, which
+    these sizes are from, has leaky rectifiers and one scale.
     """
 
     layers: int = 4

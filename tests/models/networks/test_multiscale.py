@@ -58,6 +58,25 @@ def test_the_initial_law_keeps_the_scale_of_its_input():
     assert float(fine[:, :, 1:-1, 1:-1].var()) == pytest.approx(1 / 3, rel=0.05)
 
 
+def test_the_paths_meet_in_layers_on_each_pixel_by_itself():
+    """Soft rectifiers after the convolutions, tanh after all other layers, for one pixel after the other."""
+    built, x, t = answering(), images(2), torch.tensor([4, 15])
+    convolutions, connections = built.paths
+    h = x
+    for layer in convolutions.layers:
+        h = torch.log1p(torch.exp(layer(h)))
+    g = x.reshape(2, -1)
+    for layer in connections.layers:
+        g = torch.tanh(g @ layer.weight.T + layer.bias)
+    seen = torch.cat((h, g.reshape(2, 3, 8, 8)), 1)
+    (last,) = built.pixelwise
+    expected = torch.empty(2, 4, 8, 8)
+    for row in range(8):
+        for column in range(8):
+            expected[:, :, row, column] = built.readout(torch.tanh(last(seen[:, :, row, column])), t)
+    assert torch.allclose(built(x, t), expected, atol=1e-5)
+
+
 def changed(built: torch.nn.Module, t: int = 7) -> torch.Tensor:
     """The pixels whose output moves with the pixel in the upper left corner."""
     x = images(1, resolution=32)
