@@ -41,7 +41,6 @@ def test_images_of_a_class_are_of_that_class_and_guidance_makes_them_more_so(tmp
     for weight in (0.0, 1.0):
         draws = Generator(guided(diffusion, weight), Ddim(20), run.shape, 0, device, run.every_class)
         named.append(accuracy(judge, draws.images(0, 200), run.every_class(torch.arange(200))))
-    print(named)
     assert named[0] > 0.7
     assert named[1] > 0.9
     assert named[1] > named[0]
