@@ -152,6 +152,7 @@ class Photographs:
 
 
 def known_split(split: str) -> str:
+    """The split. Raises ValueError where there is no such one."""
     if split not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
     return split
