@@ -42,13 +42,13 @@ class PinnedKernel(ReverseKernel):
 class Mean(Enum):
     """How z_mu moves the mean: paper and official code differ, and neither keeps one unit for all t.
 
-    Where a network must be exact far below the data's own scale, the z of `paper` grows as 1/sigma_t² towards t = 0
-    and its readout as that of `code`, as 1/sigma_t; the z of `data` is of the order of the data at every t.
+    Data on a curve asks for a z that varies over the width sigma_t of the noise around it: the slope of z grows as
+    1/sigma_t² towards t = 0 in `paper` and as 1/sigma_t in `code`, while in `data` one z serves every small t.
     """
 
     paper = "paper"  # (x_t - z) (1 - Sigma) + z: decay towards z (Eq. 65)
     code = "code"  # sqrt(1 - beta_t) x_t + sqrt(beta_t) z: the forward kernel's mean, displaced
-    data = "data"  # sqrt(1 - beta_t) x_t + c_t z, c_t the weight of x_0 in mu~_t: z = x̂_0 - sqrt(alpha-bar_t) x_t
+    data = "data"  # sqrt(1 - beta_t) x_t + c_t z, c_t that of x_0 in mu~_t: z = x̂_0 - sqrt(alpha-bar_t) x_t
 
 
 @dataclass

@@ -52,7 +52,8 @@ SHRUNK = {
     RefineNetConfig: ("network.channels=4",),
 }
 
-DRAWN = {"dpm_swiss_roll", "dpm_heartbeat"}  # their data needs no shards and their networks are small as they are
+# Their data needs no shards and their networks are small as they are.
+DRAWN = {"dpm_swiss_roll", "dpm_swiss_roll_wide", "dpm_heartbeat"}
 
 
 def composed(name: str, *overrides: str) -> Run:
