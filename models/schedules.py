@@ -9,7 +9,6 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from enum import Enum
 
 import torch
 from jaxtyping import Float64
@@ -118,8 +117,12 @@ class Reciprocal(BetaSchedule):
 
 
 @dataclass
-class SmallFirst(BetaSchedule):
-    """A schedule from beta_1 = `first`, a small constant, to 1/(T + 1) of the signal's variance left at T."""
+class Geometric(BetaSchedule):
+    """The variance of the noise over that of the signal grows by the same factor in each step.
+
+    From beta_1 = `first`, a small constant, until 1/(T + 1) of the signal's variance is left at T. Each octave of
+    noise has as many steps, as in the ladder of Song & Ermon 2019 (section 4.1): a curve has no scale of its own.
+    """
 
     first: float = 1e-5
 
@@ -128,43 +131,19 @@ class SmallFirst(BetaSchedule):
         if not 0 < self.first < 1:
             raise ValueError(f"schedule.first must lie between 0 and 1, got {self.first}")
 
-
-@dataclass
-class Geometric(SmallFirst):
-    """The variance of the noise over that of the signal grows by the same factor in each step.
-
-    As many steps for each octave of noise, as in the ladder of Song & Ermon 2019 (section 4.1), in a process that
-    keeps the variance: what data without noise of its own asks for.
-    """
-
     def beta(self) -> Float64[Tensor, " T"]:
         ends = math.log(self.first / (1 - self.first)), math.log(self.steps)
         kept = torch.sigmoid(-torch.linspace(*ends, self.steps, dtype=torch.float64))
         return 1 - torch.cat((kept[:1], kept[1:] / kept[:-1]))
 
 
-class Start(Enum):
-    """Where a learned schedule starts."""
-
-    reciprocal = "reciprocal"  # beta_t = 1 / (T - t + 2), an equal share of signal lost each step (2.4.1)
-    geometric = "geometric"  # as Geometric
-
-
 @dataclass
-class Learned(SmallFirst):
+class Learned(Geometric):
     """beta_2 .. beta_T learned with the network, beta_1 = `first` a small constant (Sohl-Dickstein 2015, 2.4.1).
 
-    Wherever they start no beta is 1, so that each can be moved. A beta_1 that was learned would go to 0, where it
-    makes the bound infinite on repeated data.
+    They start as the geometric ones: the paper does not say where. A beta_1 that was learned would go to 0, where
+    it makes the bound infinite on repeated data.
     """
-
-    start: Start = Start.reciprocal
-
-    def beta(self) -> Float64[Tensor, " T"]:
-        if self.start is Start.geometric:
-            return Geometric(self.steps, self.first).beta()
-        beta = 1 / torch.arange(self.steps + 1, 1, -1, dtype=torch.float64)
-        return torch.cat((torch.tensor([self.first], dtype=torch.float64), beta[1:]))
 
 
 @dataclass

@@ -74,7 +74,7 @@ class RadialBasis(StartsItself, nn.Module):
         self.log_widths = nn.Parameter(torch.empty(units))
 
     def start(self, kind: str, uniform: Tensor) -> Tensor:
-        """Centres over the cube [-2, 2]^n, where standardised data lies; widths of half a grid's distance in it."""
+        """Centres over the cube [-2, 2]^n, where standardised data lies; widths of half the cells of a grid."""
         if kind == "centres":
             return 4 * uniform - 2
         units, inputs = self.centres.shape

@@ -21,7 +21,6 @@ from models.schedules import (
     Quadratic,
     Reciprocal,
     Sigmoid,
-    Start,
     alpha_bar,
 )
 
@@ -119,7 +118,7 @@ def test_every_schedule_destroys_signal_step_by_step(kind, steps):
     assert bool((table.diff() < 0).all())
 
 
-@pytest.mark.parametrize("schedule", [Geometric(40, 1e-6), Learned(40, 1e-6, Start.geometric)])
+@pytest.mark.parametrize("schedule", [Geometric(40, 1e-6), Learned(40, 1e-6)])
 def test_a_geometric_schedule_multiplies_noise_over_signal_by_one_factor_each_step(schedule):
     """From 1e-6 / (1 - 1e-6) to 40, which is where 1/41 of the signal is left, in 39 steps."""
     signal = alpha_bar(schedule.beta())[1:]

@@ -12,9 +12,9 @@ from models.diffusion import Chain
 from models.noise import Noise
 from models.processes import GaussianProcess
 from models.reverse import GaussianKernel, Mean
-from models.schedules import Geometric, Learned
+from models.schedules import Geometric
 
-COUNT, POINTS = 400, 8000
+COUNT, POINTS = 200, 8000
 
 
 def exact_posterior(process: GaussianProcess):
@@ -38,10 +38,10 @@ def exact_posterior(process: GaussianProcess):
     return network
 
 
-@pytest.mark.parametrize(("schedule", "measured"), [(Geometric(40, 1e-6), 3.72), (Learned(40, 1e-6), -1.40)])
-def test_the_exact_posterior_attains_the_best_K_of_forty_steps(schedule, measured):
+@pytest.mark.parametrize(("first", "measured"), [(1e-6, 3.72), (1e-4, 0.65)])
+def test_the_exact_posterior_attains_the_best_K_of_forty_steps(first, measured):
     """Measured by a quadrature of its own; the likelihood of a bare curve has no end, so beta_1 sets the scale."""
-    process = GaussianProcess(schedule)
+    process = GaussianProcess(Geometric(40, first))
     chain = Chain(process, GaussianKernel(Mean.data), exact_posterior(process))
     shares = (np.arange(COUNT) + 0.5) / COUNT
     x_0 = torch.from_numpy(SwissRoll.curve(shares))[:, :, None, None]
