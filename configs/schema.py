@@ -34,7 +34,7 @@ from models.predictor_corrector import PredictorCorrector
 from models.processes import BinomialProcess, GaussianProcess
 from models.reverse import DataProbability, FlipProbability, GaussianKernel
 from models.samplers import Ancestral, Ddim
-from models.schedules import Constant, Cosine, Learned, Linear, Quadratic, Reciprocal, Sigmoid
+from models.schedules import Constant, Cosine, Geometric, Learned, Linear, Quadratic, Reciprocal, Sigmoid
 from models.score_matching import DenoisingScoreMatching, ImplicitScoreMatching, SlicedScoreMatching
 from models.solvers import DpmSolver2M, Heun
 from models.variational import Hybrid, VariationalBound
@@ -56,6 +56,7 @@ GROUPS: dict[str, dict[str, type]] = {
         "cosine": Cosine,
         "constant": Constant,
         "reciprocal": Reciprocal,
+        "geometric": Geometric,
         "learned": Learned,
     },
     "parameterization": {

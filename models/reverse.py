@@ -40,17 +40,22 @@ class PinnedKernel(ReverseKernel):
 
 
 class Mean(Enum):
-    """How z_mu moves the mean, where paper and official code differ."""
+    """How z_mu moves the mean: paper and official code differ, and neither keeps one unit for all t.
+
+    Data on a curve asks for a z that varies over the width sigma_t of the noise around it: the slope of z grows as
+    1/sigma_t² towards t = 0 in `paper` and as 1/sigma_t in `code`, while in `data` one z serves every small t.
+    """
 
     paper = "paper"  # (x_t - z) (1 - Sigma) + z: decay towards z (Eq. 65)
     code = "code"  # sqrt(1 - beta_t) x_t + sqrt(beta_t) z: the forward kernel's mean, displaced
+    data = "data"  # sqrt(1 - beta_t) x_t + c_t z, c_t that of x_0 in mu~_t: z = x̂_0 - sqrt(alpha-bar_t) x_t
 
 
 @dataclass
 class GaussianKernel(PinnedKernel):
     """N(mu, Sigma), mean and diagonal covariance both learned for each element (Eq. 64-65).
 
-    With an output of 0 the variance is beta_t, and in the code's form the whole kernel is the forward one.
+    With an output of 0 the variance is beta_t, and but for the paper's form the whole kernel is the forward one.
     """
 
     mean: Mean = Mean.code
@@ -66,7 +71,10 @@ class GaussianKernel(PinnedKernel):
         variance = torch.sigmoid(z_variance + torch.logit(beta))
         if self.mean is Mean.paper:
             return Gaussian((x_t - z_mean) * (1 - variance) + z_mean, variance.sqrt())
-        return Gaussian((1 - beta).sqrt() * x_t + beta.sqrt() * z_mean, variance.sqrt())
+        weight = beta.sqrt()
+        if self.mean is Mean.data:
+            weight = per_image(process.posterior_coefficients(t, t - 1)[0], x_t)
+        return Gaussian((1 - beta).sqrt() * x_t + weight * z_mean, variance.sqrt())
 
 
 @dataclass

@@ -130,11 +130,11 @@ class Reciprocal(BetaSchedule):
 
 
 @dataclass
-class Learned(BetaSchedule):
-    """beta_2 .. beta_T learned with the network, beta_1 = `first` a small constant (Sohl-Dickstein 2015, 2.4.1).
+class Geometric(BetaSchedule):
+    """The variance of the noise over that of the signal grows by the same factor in each step.
 
-    They start as 1 / (T - t + 2), which leaves 1/(T + 1) of the signal's variance at T: no beta is 1, so that each
-    can be moved. A beta_1 that was learned would go to 0, where it makes the bound infinite on repeated data.
+    From beta_1 = `first`, a small constant, until 1/(T + 1) of the signal's variance is left at T. Each octave of
+    noise has as many steps, as in the ladder of Song & Ermon 2019 (section 4.1): a curve has no scale of its own.
     """
 
     first: float = 1e-5
@@ -145,8 +145,18 @@ class Learned(BetaSchedule):
             raise ValueError(f"schedule.first must lie between 0 and 1, got {self.first}")
 
     def beta(self) -> Float64[Tensor, " T"]:
-        beta = 1 / torch.arange(self.steps + 1, 1, -1, dtype=torch.float64)
-        return torch.cat((torch.tensor([self.first], dtype=torch.float64), beta[1:]))
+        ends = math.log(self.first / (1 - self.first)), math.log(self.steps)
+        kept = torch.sigmoid(-torch.linspace(*ends, self.steps, dtype=torch.float64))
+        return 1 - torch.cat((kept[:1], kept[1:] / kept[:-1]))
+
+
+@dataclass
+class Learned(Geometric):
+    """beta_2 .. beta_T learned with the network, beta_1 = `first` a small constant (Sohl-Dickstein 2015, 2.4.1).
+
+    They start as the geometric ones: the paper does not say where. A beta_1 that was learned would go to 0, where
+    it makes the bound infinite on repeated data.
+    """
 
 
 @dataclass

@@ -58,7 +58,14 @@ SHRUNK = {
 }
 
 # Their data needs no shards, and their networks are small as they are.
-DRAWN = {"dpm_swiss_roll", "dpm_heartbeat", "dpm_dead_leaves", "ddpm_dead_leaves", "ncsn_mixture"}
+DRAWN = {
+    "dpm_swiss_roll",
+    "dpm_swiss_roll_wide",
+    "dpm_heartbeat",
+    "dpm_dead_leaves",
+    "ddpm_dead_leaves",
+    "ncsn_mixture",
+}
 
 # name: pixels, T, channels and resolution, parameters
 DPM = {

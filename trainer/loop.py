@@ -19,7 +19,7 @@ from trainer.engine import Engine
 from trainer.monitor import Monitor, Report
 from trainer.probes import SampleGrid
 from trainer.run import Run
-from trainer.schedules import Every, learning_rate
+from trainer.schedules import Every
 from trainer.state import TrainState
 
 
@@ -45,7 +45,7 @@ def train(run: Run, world: World, asked_to_leave: Callable[[], bool]) -> Outcome
         data.open(state.cursor, world.rank, world.size, engine.accumulation) as batches,
     ):
         for batch in batches:
-            lr = learning_rate(state.images, run.optimizer.learning_rate, run.optimizer.warmup_images)
+            lr = run.optimizer.rate(state.images)
             report = train_step(engine, diffusion, run.objective, batch, lr, run.run.seed)
             state.advance(batch)
             state.ema.update(batch.global_size)

@@ -17,9 +17,15 @@ class Every:
         return self.images > 0 and seen % self.images < batch
 
 
-def learning_rate(images: int, peak: float, warmup_images: int) -> float:
-    """A linear warm-up from 0 to `peak`, then constant (Ho et al. 2020, appendix B: over 5000 steps)."""
-    return peak * min(1.0, images / warmup_images) if warmup_images else peak
+def learning_rate(images: int, peak: float, warmup_images: int, decay_images: int = 0) -> float:
+    """A linear warm-up from 0 to `peak` (Ho et al. 2020, appendix B: over 5000 steps), then constant.
+
+    decay_images: where the rate reaches 0, along half a cosine from the start that multiplies the warm-up
+    (Loshchilov & Hutter 2017, Eq. 5); 0 for no decay.
+    """
+    warm = min(1.0, images / warmup_images) if warmup_images else 1.0
+    left = (1 + math.cos(math.pi * min(1.0, images / decay_images))) / 2 if decay_images else 1.0
+    return peak * warm * left
 
 
 def ema_decay(half_life: float, batch: int) -> float:

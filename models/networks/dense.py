@@ -74,8 +74,11 @@ class RadialBasis(StartsItself, nn.Module):
         self.log_widths = nn.Parameter(torch.empty(units))
 
     def start(self, kind: str, uniform: Tensor) -> Tensor:
-        """Centres over the square [-2, 2]², where standardised data lies; widths of half a standard deviation."""
-        return 4 * uniform - 2 if kind == "centres" else torch.full_like(uniform, 0.5).log()
+        """Centres over the cube [-2, 2]^n, where standardised data lies; widths of half the cells of a grid."""
+        if kind == "centres":
+            return 4 * uniform - 2
+        units, inputs = self.centres.shape
+        return torch.full_like(uniform, 2 * units ** (-1 / inputs)).log()
 
     def forward(self, x: Float[Tensor, "B inputs"]) -> Float[Tensor, "B units"]:
         distance = (x[:, None] - self.centres).square().sum(2)

@@ -12,9 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from models.processes import GaussianProcess
-from models.schedules import Constant, Cosine, Linear, Quadratic, Reciprocal, Sigmoid, alpha_bar
+from models.schedules import (
+    Constant,
+    Cosine,
+    Geometric,
+    Learned,
+    Linear,
+    Quadratic,
+    Reciprocal,
+    Sigmoid,
+    alpha_bar,
+)
 
-EVERY = [Linear, Quadratic, Sigmoid, Cosine, Constant, Reciprocal]
+EVERY = [Linear, Quadratic, Sigmoid, Cosine, Constant, Reciprocal, Geometric, Learned]
 RANGED = [Linear, Quadratic, Sigmoid]
 
 # Measured in float64: t → alpha-bar_t for T = 1000, beta 1e-4 .. 0.02.
@@ -106,6 +116,23 @@ def test_every_schedule_destroys_signal_step_by_step(kind, steps):
     assert bool(((beta > 0) & (beta <= 1)).all())
     assert table[0] == 1
     assert bool((table.diff() < 0).all())
+
+
+@pytest.mark.parametrize("schedule", [Geometric(40, 1e-6), Learned(40, 1e-6)])
+def test_a_geometric_schedule_multiplies_noise_over_signal_by_one_factor_each_step(schedule):
+    """From 1e-6 / (1 - 1e-6) to 40, which is where 1/41 of the signal is left, in 39 steps."""
+    signal = alpha_bar(schedule.beta())[1:]
+    odds = (1 - signal) / signal
+    assert float(odds[0]) == pytest.approx(1e-6 / (1 - 1e-6), rel=1e-9)
+    assert float(signal[-1]) == pytest.approx(1 / 41, rel=1e-12)
+    assert (odds[1:] / odds[:-1]).tolist() == pytest.approx([(40 * (1e6 - 1)) ** (1 / 39)] * 39, rel=1e-8)
+
+
+@pytest.mark.parametrize("kind", [Geometric, Learned])
+@pytest.mark.parametrize("first", [0.0, 1.0])
+def test_a_small_first_step_is_neither_none_nor_all(kind, first):
+    with pytest.raises(ValueError, match=rf"schedule\.first must lie between 0 and 1, got {first}"):
+        kind(40, first)
 
 
 @pytest.mark.parametrize("kind", RANGED)

@@ -20,8 +20,20 @@ def test_every_value_reaches_the_optimizer():
     }
 
 
+def test_the_rate_follows_the_images_seen():
+    config = OptimizerConfig(0.4, warmup_images=600, decay_images=900)
+    assert config.rate(300) == pytest.approx(0.4 * 1 / 2 * 3 / 4)
+
+
 @pytest.mark.parametrize(
-    "values", [{"learning_rate": 0.0}, {"warmup_images": -1}, {"betas": [0.9]}, {"betas": [0.9, 1.0]}]
+    "values",
+    [
+        {"learning_rate": 0.0},
+        {"warmup_images": -1},
+        {"betas": [0.9]},
+        {"betas": [0.9, 1.0]},
+        {"decay_images": -1},
+    ],
 )
 def test_values_out_of_range_are_refused_by_name(values):
     (name, value), *_ = values.items()

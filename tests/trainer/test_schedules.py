@@ -20,6 +20,13 @@ def test_without_warm_up_the_rate_is_constant():
     assert learning_rate(0, 0.1, 0) == learning_rate(10**6, 0.1, 0) == 0.1
 
 
+def test_decay_follows_a_cosine_to_0_under_the_warm_up_and_stays_there():
+    assert learning_rate(300, 0.4, 0, 900) == pytest.approx(0.3)  # cos(π/3) = 1/2
+    assert learning_rate(450, 0.4, 0, 900) == pytest.approx(0.2)
+    assert learning_rate(900, 0.4, 0, 900) == learning_rate(10**9, 0.4, 0, 900) == pytest.approx(0, abs=1e-16)
+    assert learning_rate(300, 0.4, 600, 900) == pytest.approx(0.15)
+
+
 @given(some.integers(1, 1000), some.integers(1, 300), some.integers(1, 200))
 def test_every_multiple_is_due_once_whatever_the_batch(every, batch, batches):
     """Over a run, `due` is said exactly in the steps in which the count passes one or more multiples."""

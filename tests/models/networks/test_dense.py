@@ -51,6 +51,13 @@ def test_radial_basis_functions_are_normalised_gaussians():
     assert network.hidden(x).detach().numpy() == pytest.approx(raw / raw.sum(1, keepdims=True), rel=1e-4, abs=1e-7)
 
 
+@pytest.mark.parametrize(("units", "inputs", "width"), [(16, 2, 0.5), (64, 2, 0.25), (27, 3, 2 / 3)])
+def test_radial_basis_functions_start_as_wide_as_half_their_distance(units, inputs, width):
+    """On a grid of so many cells, which is 4 long each way."""
+    widths = built(RadialBasisConfig(units), channels=inputs).hidden.log_widths.exp()
+    assert widths.tolist() == pytest.approx([width] * units, rel=1e-6)
+
+
 def test_each_t_has_a_readout_of_its_own():
     network = built(RadialBasisConfig(16))
     x, t = torch.randn(3, 2, 1, 1), torch.tensor([1, 40, 17])
