@@ -23,7 +23,7 @@ BIT = math.log(2)
 OCTAVE = 1 << 16  # the resolution of the law of octaves
 OCTAVES = tuple(0.05 * 1.5**level for level in range(16))  # the mean octaves that a vector may choose from
 PARTS = 4  # of a block that exceeds its limit
-OF_A_PART = 10  # the mean octave of theirs: they are rare, so that no vector says it
+OF_A_PART = 6.0  # the mean octave of theirs: they are rare, so that no vector states it
 
 
 @dataclass

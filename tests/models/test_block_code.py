@@ -49,23 +49,24 @@ def test_a_reader_gets_to_the_last_bit_what_the_writer_sent(size, block_bits, se
 @pytest.mark.parametrize("code", [BlockCode(3.0, 9.0), BlockCode(4.0, 3.0)], ids=["whole", "in parts"])
 def test_what_is_sent_has_the_shifted_law(code):
     """Standard normal about its mean: along it, where all of the choice is, across it, and in all elements."""
-    mean = shift(4.0, 3)
-    count = 700
+    mean = shift(24.0, 24)
+    count = 80
     vectors, writer, _ = sent([mean] * count, code, seed=1)
     off = torch.stack(vectors) - mean
-    across = torch.linalg.cross(mean, torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64))
+    across = mean.roll(1) - (mean.roll(1) @ mean / mean.square().sum()) * mean
     for direction in (mean, across):
         assert stats.kstest((off @ direction / direction.norm()).numpy(), "norm").pvalue > 0.001
+    assert stats.kstest(off.flatten().numpy(), "norm").pvalue > 0.001
     assert stats.chi2.sf(float(off.square().sum()), off.numel()) > 0.001
     assert stats.chi2.cdf(float(off.square().sum()), off.numel()) > 0.001
     parts = writer.tally.in_parts / writer.tally.blocks
-    assert parts < 0.05 if code.search_bits == 9 else parts > 0.3
+    assert parts < 0.1 if code.search_bits == 9 else parts > 0.3
 
 
 @pytest.mark.parametrize("bits", [0.3, 5.0, 24.0])
 def test_the_length_is_between_the_divergence_and_the_bound(bits):
     """Over many vectors; blocks in parts, which the bound leaves out, are below one in twenty here."""
-    count = 60
+    count = 40
     _, writer, data = sent([shift(bits, 16, i) for i in range(count)], BlockCode(4.0, 12.0))
     assert writer.tally.in_parts < writer.tally.blocks / 20
     assert count * bits < 8 * len(data) < count * expected_bits(bits, writer.tally.blocks // count)
@@ -95,7 +96,7 @@ def test_the_rotation_is_hadamards():
     assert torch.allclose(hadamard(hadamard(x)), x)
 
 
-@pytest.mark.parametrize(("field", "value"), [("block_bits", 0), ("block_bits", 17), ("search_bits", 25)])
+@pytest.mark.parametrize(("field", "value"), [("block_bits", 0.0), ("block_bits", 17.0), ("search_bits", 25.0)])
 def test_a_choice_that_cannot_be_is_named(field, value):
     with pytest.raises(ValueError, match=rf"{field} must lie in \(0, .*got {value}"):
         BlockCode(**{field: value})

@@ -1,4 +1,4 @@
-"""Autoregressive models as diffusion: on a table of all probabilities, the bound is -ln p and samples are its law."""
+"""Autoregressive models as diffusion: on a table of probabilities the bound is -ln p, and samples have its law."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ COUNT = 4000
 
 
 def coded(mean: list[float], limit: float, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of COUNT codings of one block with this mean, those that were not to exceed the limit: numbers and samples."""
+    """Of COUNT codings of one block, which was not to exceed the limit: the numbers and the samples."""
     law = Shifted.free(torch.tensor(mean, dtype=torch.float64).expand(COUNT, -1))
     common = Common(seed, 1, torch.arange(COUNT))
     numbers = search(law, torch.full((COUNT,), limit, dtype=torch.float64), common)
@@ -70,7 +70,7 @@ def conditioned(floor: float, mean: float, rest: float) -> Shifted:
 
 
 def density(z: np.ndarray, floor: float, mean: float, rest: float) -> np.ndarray:
-    """N(z; mean, 1) where the projection of z and a normal N(rest, rest) exceed the floor together, unnormalised."""
+    """N(z; mean, 1) where z and a normal N(rest, rest) reach the floor together, unnormalised."""
     return stats.norm.pdf(z, mean) * stats.norm.sf(floor - mean * z, rest, max(rest, 1e-300) ** 0.5)
 
 
