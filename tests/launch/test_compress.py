@@ -41,7 +41,7 @@ def test_the_images_come_back_byte_for_byte(compressed, finished, digits, tmp_pa
 
 
 def test_what_is_printed_adds_up(compressed):
-    file, said = compressed
+    _, said = compressed
     assert said["images"] == 5
     assert said["expected_bits"] == pytest.approx(said["divergence_bits"] + said["pixel_bits"])
     sent = said["divergence_bits_sent"] + said["pixel_bits_sent"]

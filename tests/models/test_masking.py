@@ -108,7 +108,7 @@ def test_a_categorical_law_is_scipys():
 
 
 def test_what_cannot_be_is_refused():
-    with pytest.raises(ValueError, match="whole numbers from 0 to 2, got values from 0.5"):
+    with pytest.raises(ValueError, match=r"whole numbers from 0 to 2, got values from 0\.5"):
         bound(chain(), SEQUENCES + 0.5)
     with pytest.raises(ValueError, match=r"parameterization\.values must be those of"):
         Chain(MaskingProcess(Reciprocal(PLACES), 2), ValueProbability(VALUES), conditionals)
