@@ -50,7 +50,7 @@ def test_a_reader_gets_to_the_last_bit_what_the_writer_sent(size, block_bits, se
 def test_what_is_sent_has_the_shifted_law(code):
     """Standard normal about its mean: along it, where all of the choice is, across it, and in all elements."""
     mean = shift(24.0, 24)
-    count = 80
+    count = 40
     vectors, writer, _ = sent([mean] * count, code, seed=1)
     off = torch.stack(vectors) - mean
     across = mean.roll(1) - (mean.roll(1) @ mean / mean.square().sum()) * mean

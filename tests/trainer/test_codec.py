@@ -81,7 +81,7 @@ def test_a_part_of_the_bytes_decodes_as_far_as_its_last_whole_step():
     on, data = transmitted(of, x, 8)
     lengths = np.cumsum([step.length for step in on.steps]) / 8
     seen = []
-    for length in range(0, len(data), len(data) // 12):
+    for length in range(0, int(lengths[-2]) + 9, 4):
         back = received(of, data[:length], x, 8, whole=False)
         steps = len(back.steps)
         there, _ = transmitted(of, x, steps)
@@ -89,17 +89,18 @@ def test_a_part_of_the_bytes_decodes_as_far_as_its_last_whole_step():
         assert np.searchsorted(lengths, length - 8) <= steps <= np.searchsorted(lengths, length, "right")
         seen.append(steps)
     assert seen == sorted(seen)
-    assert len(set(seen)) > 4
+    assert (seen[0], seen[-1]) == (0, 7)
+    assert len(set(seen)) > 3
 
 
 @pytest.mark.parametrize("t", [6, 2])
 def test_what_is_received_has_the_law_of_the_forward_process(t):
     """x_t of 400 copies of one x_0 of four elements: q(x_t | x_0), and independent of each other.
 
-    x_T is of N(0, I) in place of q(x_T | x_0): alpha-bar_T = .014 is what that moves, and it is forgotten.
+    x_T is of N(0, I) in place of q(x_T | x_0): alpha-bar_T = .018 is what that moves, and it is forgotten.
     """
     x = torch.tensor([[40, 120], [180, 250]], dtype=torch.uint8).expand(50, 1, 2, 2)
-    x_0, a = to_unit(x).double(), linear_alpha_bar(*STEPS)
+    x_0, a = to_unit(x[:1]).double(), linear_alpha_bar(*STEPS)
     ends = []
     for seed in range(8):
         on, _ = transmitted(codec(seed=seed), x, 8 - t)
