@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.launch.doors import SMALL, opened
-from trainer.compressed import HEADER
+from trainer.compressed import HEADER, Compressed
 
 CHOICES = ("count=5", "steps=6", "code.block_bits=4", "code.search_bits=6")
 
@@ -73,7 +73,9 @@ def test_damage_and_other_weights_are_refused(compressed, finished, digits, tmp_
         (b"PNG" + data, "is no compressed file of this version"),
     ):
         bad.write_bytes(change)
-        assert said in decompressed(finished, bad, tmp_path / "out", status=1)
+        with pytest.raises(ValueError, match=said):
+            Compressed.read(bad, partial=True)
+    assert "is no compressed file" in decompressed(finished, bad, tmp_path / "out", status=1)
     other = tmp_path / "other"
     opened("train", *SMALL, f"data.shards={digits}/train", f"run.directory={other}", "run.seed=1")
     assert "compressed with other weights or choices" in decompressed(other, file, tmp_path / "out", status=1)
@@ -86,7 +88,7 @@ def test_damage_and_other_weights_are_refused(compressed, finished, digits, tmp_
         (["steps=1"], "steps must be 0, for all, or from 2 to the process's 20 steps, got 1"),
         (["send=7"], "send must be at most 6"),
         (["power=0.5"], "power must be at least 1, got 0.5"),
-        (["code.block_bits=0"], "block_bits must lie in (0, 16.0], got 0"),
+        (["code.block_bits=0"], "block_bits must lie in (0, 16], got 0"),
         (["count=1000000"], "count must be at most 355"),
     ],
 )
