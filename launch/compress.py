@@ -36,9 +36,8 @@ def main(config: DictConfig) -> int:
     codec = Codec(of.diffusion, of.device, chosen.steps, chosen.power, chosen.batch, chosen.clip, chosen.seed)
     started = time.perf_counter()
     with tqdm(total=chosen.send or len(codec.times()) - 1, desc="sending", unit="step", disable=None) as bar:
-        file, sent = compress(
-            of.run, of.checkpoint, of.half_life, codec, images, chosen.send, chosen.code, lambda step: bar.update()
-        )
+        whose = of.run, of.checkpoint, of.half_life
+        file, sent = compress(*whose, codec, images, chosen.send, chosen.code, lambda step: bar.update())
     file.write(Path(chosen.out))
     provenance = {
         "run": str(of.run.directory),
@@ -54,8 +53,8 @@ def main(config: DictConfig) -> int:
     }
     measured = compression(file, sent, of.run.process, images)
     seconds = {"seconds": time.perf_counter() - started}
-    choices = [provenance, len(images)]
-    keep(measured | seconds | provenance, of.run.directory, f"compression-{of.checkpoint.name}", choices)
+    score = measured | seconds | provenance
+    keep(score, of.run.directory, f"compression-{of.checkpoint.name}", [provenance, len(images)])
     return 0
 
 

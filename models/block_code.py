@@ -23,7 +23,8 @@ BIT = math.log(2)
 OCTAVE = 1 << 16  # the resolution of the law of octaves
 OCTAVES = tuple(0.05 * 1.5**level for level in range(16))  # the mean octaves that a vector may choose from
 PARTS = 4  # of a block that exceeds its limit
-OF_A_PART = 10  # the mean octave of theirs: they are rare, so that no vector says it
+FURTHER = 4.0  # bits: how much longer a part is searched for, as plain numbers take 32 bits each
+OF_A_PART = 6.0  # the mean octave of theirs: they are rare, so that no vector states it
 
 
 @dataclass
@@ -141,7 +142,8 @@ class VectorCoder:
             rows, which = slice(start, stop), Common(common.seed, common.step, common.block, part)
             own, number, plain = torch.zeros(1, stop - start), 0, False
             if law is not None:
-                given, limit = law.part(rows, z), torch.tensor([self.code.search_bits * BIT], dtype=torch.float64)
+                given = law.part(rows, z)
+                limit = z.new_full((1,), (self.code.search_bits + FURTHER) * BIT)
                 projection, own = given.draw(which)
                 plain = bool(given.log_ratio(projection[:, None])[0, 0] > limit[0])
                 number = 0 if plain else int(search(given, limit, which)[0])

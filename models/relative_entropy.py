@@ -28,7 +28,7 @@ from models.noise import Noise, Purpose
 INDEX_BITS = 1 / (math.e * math.log(2)) + 1  # what log2 i has beyond the divergence, at most: (1)
 NUMBERS, PARTS, BLOCKS = 32, 4, 20  # bits of a sample's index: the candidate, the part of the block, the block
 TINY = torch.finfo(torch.float64).tiny
-AT_ONCE = 1 << 19  # numbers of one call: small enough to stay in a processor's cache
+AT_ONCE = 1 << 17  # numbers of one call: small enough to stay in a processor's cache
 
 PerBlock = Float64[Tensor, " K"]
 

@@ -46,6 +46,16 @@ def test_the_batch_changes_nothing_and_the_seed_changes_the_noise(finished, digi
     assert other["bits_per_dim"] == pytest.approx(whole["bits_per_dim"], rel=0.1)
 
 
+def test_seen_at_fewer_times_the_bound_has_fewer_terms(finished, digits):
+    found = bits(finished, digits / "test", "steps=5", "power=2")
+    assert len(found["terms"]) == 6
+    assert found["steps"] == 5
+    assert [row["reverse_steps"] for row in found["rate_distortion"]] == [5, 4, 3, 2, 1]
+    assert "from 2 to the process's 20 steps, got 21" in opened(
+        "bits", f"run.directory={finished}", f"shards={digits}/test", "steps=21", status=1
+    )
+
+
 @pytest.mark.parametrize("objective", ["variational_bound", "hybrid"])
 def test_a_run_on_the_bound_learns_its_variance_and_is_drawn_from_by_every_sampler(digits, tmp_path, objective):
     run = tmp_path / "run"

@@ -12,7 +12,7 @@ import torch
 from scipy import integrate, stats
 
 from models.diffusion import Diffusion
-from models.likelihood import Bound, Decoder, Likelihood, prior_term
+from models.likelihood import Bound, Decoder, Likelihood, fewer_times, prior_term
 from models.noise import Noise
 from models.parameterizations import Data, FirstVariance, Variance
 from models.processes import GaussianProcess
@@ -222,6 +222,49 @@ def test_the_priors_term_is_the_closed_form_and_small():
     assert float(prior_term(GaussianProcess(), x_0)) == pytest.approx(expected, rel=1e-9)
     assert float(prior_term(GaussianProcess(), x_0.float())) == pytest.approx(expected, rel=2e-2)
     assert 1e-6 < bits(expected) / 48 < 3e-5
+
+
+@pytest.mark.parametrize(("steps", "power"), [(2, 1.0), (3, 1.0), (12, 3.0)])
+def test_seen_at_fewer_times_the_bound_of_standard_normal_data_is_still_its_likelihood(steps, power):
+    """Its reverse laws are Gaussian over any stride, so that nothing is lost."""
+    process = GaussianProcess(Linear(40, 1e-3, 0.3))
+    x_0, noise, weight = quadrature(3, Mixture((1.0,), (0.0,), (1.0,)))
+    times = fewer_times(40, steps, power)
+    bound = DENSITY.bound(optimal(process, GaussianData(0, 1), learned=False), x_0, noise, times=times)
+    assert bound.terms.shape[1] == steps + 1
+    assert bits(-float(weight @ bound.total)) == pytest.approx(STATED, abs=1e-10)
+
+
+def test_seen_at_fewer_times_the_terms_of_narrower_data_are_the_closed_form():
+    """N(0, .25) with the posterior's variance: a divergence is w² Var[x_0 | x_t] / 2 beta~, for any t and s."""
+    process, data = GaussianProcess(Linear(60, 1e-3, 0.2)), GaussianData(0, 0.5)
+    x_0, noise, weight = quadrature(3, Mixture((1.0,), (0.0,), (0.5,)))
+    table, times = table_of(process), fewer_times(60, 6)
+    diffusion = Diffusion(process, Data(Variance.small), data.data_network(table))
+    found = weight @ DENSITY.bound(diffusion, x_0, noise, times=times).terms
+    for number, (s, t) in enumerate(itertools.pairwise(times[-2::-1]), start=1):
+        beta = 1 - table[t] / table[s]
+        small, of_data = beta * (1 - table[s]) / (1 - table[t]), table[s] ** 0.5 * beta / (1 - table[t])
+        expected = of_data**2 * data.uncertainty(table[t]) / small / 2
+        assert float(found[number]) == pytest.approx(expected, rel=1e-9), (t, s)
+
+
+def test_the_fewer_times_begin_at_t_and_end_at_1_and_0():
+    assert fewer_times(4) == [4, 3, 2, 1, 0]
+    assert fewer_times(1) == [1, 0]
+    assert fewer_times(1000, 4) == [1000, 667, 334, 1, 0]
+    assert fewer_times(1000, 5, 3.0) == [1000, 422, 126, 17, 1, 0]
+    for steps in (2, 50, 999, 1000):
+        times = fewer_times(1000, steps, 3.0)
+        assert len(times) == steps + 1
+        assert all(t > s for t, s in itertools.pairwise(times))
+    for steps, power, said in (
+        (1, 1.0, "from 2 to the process's 9"),
+        (10, 1.0, "got 10"),
+        (3, 0.5, "power must be"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            fewer_times(9, steps, power)
 
 
 def test_rate_counts_what_is_sent_from_the_first_message_on():
