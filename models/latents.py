@@ -28,6 +28,7 @@ class Glimpse:
     x_0: Images
 
 
+@torch.no_grad()
 def progressive(
     diffusion: Diffusion, sampler: Ancestral, shape: Sequence[int], noise: Noise, times: Sequence[int]
 ) -> Iterator[Glimpse]:

@@ -34,8 +34,8 @@ class Losses(Figure):
             figure.subplots(1, 2), directories.items(), (MODEL, DATA), strict=True
         ):
             images, loss = logged(directory)
-            axes.plot(images, loss, color=color, lw=0.9)
-            axes.set(title=directory.resolve().name, xlabel="images", ylabel="loss")
+            axes.plot(images / 1000, loss, color=color, lw=0.9)
+            axes.set(title=directory.resolve().name, xlabel="thousand images", ylabel="loss")
             numbers |= {f"images_{name}": images, f"loss_{name}": loss}
         return Drawing(figure, numbers)
 
