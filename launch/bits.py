@@ -65,17 +65,19 @@ def measured(
     from models.noise import Noise
     from models.probability_flow import ProbabilityFlow
     from trainer.metrics.bits_per_dim import bits_per_dim, bound_of
+    from trainer.metrics.evaluation import read_labels
     from trainer.metrics.flow import flow_bits
 
+    labels = read_labels(of.run.data, chosen.shards)[: len(images)] if of.run.network.known_classes else None
     noise = Noise(chosen.seed, torch.arange(len(images), device=of.device))
     times = fewer_times(of.run.process.steps, chosen.steps, chosen.power)
     with tqdm(total=len(images), desc="bound", unit="img", disable=None) as bar:
-        bound = bound_of(of.diffusion, likelihood, images, noise, chosen.batch, bar.update, times)
+        bound = bound_of(of.diffusion, likelihood, images, noise, chosen.batch, bar.update, times, labels)
     score = bits_per_dim(bound, of.run.shape)
     if chosen.flow:
         flow = ProbabilityFlow(chosen.trace, chosen.flow)
         with tqdm(total=len(images), desc="flow", unit="img", disable=None) as bar:
-            score |= flow_bits(flow, of.diffusion, images, noise, chosen.batch, bar.update)
+            score |= flow_bits(flow, of.diffusion, images, noise, chosen.batch, bar.update, labels)
     return score
 
 

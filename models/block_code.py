@@ -17,7 +17,7 @@ from torch import Tensor
 
 from models.noise import Noise, Purpose
 from models.range_coder import Coder
-from models.relative_entropy import BLOCKS, INDEX_BITS, Common, Shifted, limits, search
+from models.relative_entropy import BLOCK_BITS, INDEX_BITS, Common, Shifted, limits, search
 
 BIT = math.log(2)
 OCTAVE = 1 << 16  # the resolution of the law of octaves
@@ -99,7 +99,7 @@ class VectorCoder:
         if mean is None:
             return 0
         wanted = float(mean.square().sum()) / 2 / BIT / self.code.block_bits
-        return min(max(0, round(math.log2(max(wanted, 1)))), self.padded.bit_length() - 1, BLOCKS)
+        return min(max(0, round(math.log2(max(wanted, 1)))), self.padded.bit_length() - 1, BLOCK_BITS)
 
     def sticky(self, choices: range, before: int, choice: int) -> int:
         """A choice that is the one before it half of the time."""

@@ -26,7 +26,7 @@ from torch import Tensor
 from models.noise import Noise, Purpose
 
 INDEX_BITS = 1 / (math.e * math.log(2)) + 1  # what log2 i has beyond the divergence, at most: (1)
-NUMBERS, PARTS, BLOCKS = 32, 4, 20  # bits of a sample's index: the candidate, the part of the block, the block
+NUMBER_BITS, PART_BITS, BLOCK_BITS = 32, 4, 20  # of a sample's index: the candidate, the part, the block
 TINY = torch.finfo(torch.float64).tiny
 AT_ONCE = 1 << 17  # numbers of one call: small enough to stay in a processor's cache
 
@@ -50,7 +50,7 @@ class Common:
 
     def noise(self, numbers: Int64[Tensor, "K n"]) -> Noise:
         """That of the candidates of each block that have these numbers, one block after the other."""
-        place = self.block[:, None] << NUMBERS + PARTS | self.part << NUMBERS | numbers
+        place = self.block[:, None] << NUMBER_BITS + PART_BITS | self.part << NUMBER_BITS | numbers
         return Noise(self.seed, place.flatten())
 
     def candidates(self, numbers: Int64[Tensor, "K n"], size: int) -> Float[Tensor, "K n size"]:
@@ -65,7 +65,7 @@ class Common:
 
     def own(self, count: int) -> Float[Tensor, "K count"]:
         """Normal numbers for the sender's own draws: those of a candidate that no search comes to."""
-        last = torch.full((len(self.block), 1), (1 << NUMBERS) - 1, device=self.block.device)
+        last = torch.full((len(self.block), 1), (1 << NUMBER_BITS) - 1, device=self.block.device)
         return self.noise(last).normal(Purpose.CANDIDATE, (count,), step=2 * self.step + 1)
 
 
@@ -149,7 +149,7 @@ def search(law: Shifted, limit: PerBlock, common: Common) -> Int64[Tensor, " K"]
         found[active[better]], least[active[better]] = first + where[better], low[better]
         arrived[active] = arrivals[:, -1]
         first += count
-        assert first < (1 << NUMBERS) - 1, "a search came to the last of its numbers"
+        assert first < (1 << NUMBER_BITS) - 1, "a search came to the last of its numbers"
         active = active[arrived[active].log() - limit[active] < least[active]]
     return found
 

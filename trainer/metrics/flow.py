@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from models.diffusion import Diffusion
@@ -22,6 +22,7 @@ def flow_bits(
     noise: Noise,
     batch: int,
     progress: Callable[[int], object] = lambda done: None,
+    labels: Int64[Tensor, " N"] | None = None,
 ) -> dict[str, object]:
     """The mean and its standard error, of images with uniform noise of one pixel value's width.
 
@@ -33,7 +34,8 @@ def flow_bits(
         rows = slice(start, start + batch)
         x_0 = to_unit(images[rows].to(noise.index.device)).double()
         spread = noise[rows].uniform(Purpose.DEQUANTIZE, images.shape[1:]) - 0.5
-        found.append(flow(diffusion, x_0 + PIXELS * spread, noise[rows]).cpu())
+        given = None if labels is None else labels[rows].to(x_0.device)
+        found.append(flow(diffusion, x_0 + PIXELS * spread, noise[rows], given).cpu())
         progress(len(x_0))
     nats = torch.cat(found)
     of_one = torch.tensor(

@@ -64,3 +64,18 @@ def test_a_float32_network_leaves_the_terms_in_float64():
     of_data = before.sqrt() * beta / (1 - a)
     expected = 0.5 * ((ratio - 1 - ratio.log()) * 4 + of_data**2 / beta * x_0.square().flatten(1).sum(1))
     assert torch.allclose(bound.terms[:, 999], expected, rtol=1e-4)
+
+
+def test_a_network_of_classes_hears_the_class_of_each_image():
+    """It answers with one gray for each class: the error of x̂_0 is the distance from that gray."""
+    labels = torch.tensor([0, 3, 1, 2, 3])
+    images = (51 * labels).reshape(-1, 1, 1, 1).expand(-1, 1, 2, 2).byte()
+
+    def network(x, t, classes):
+        return (51 * classes.double() / 127.5 - 1).reshape(-1, 1, 1, 1).expand_as(x)
+
+    diffusion, noise = Diffusion(GaussianProcess(Linear(5, 0.1, 0.5)), Data(), network), Noise(0, torch.arange(5))
+    told = bound_of(diffusion, Likelihood(), images, noise, batch=2, labels=labels)
+    wrong = bound_of(diffusion, Likelihood(), images, noise, batch=2, labels=(labels + 1) % 4)
+    assert float(told.squared_error.max()) < 1e-9
+    assert float(wrong.squared_error.min()) > 0.1
