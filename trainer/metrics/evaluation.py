@@ -89,6 +89,11 @@ class Yardstick:
         rows = torch.randint(len(self.reference.images), (count,), generator=generator)
         return frechet_distance(self.of_reference, Moments.of(self.reference_features[rows]))
 
+    def perfect_sampler(self, count: int, generator: torch.Generator) -> dict[str, float]:
+        """What `count` images of a perfect sampler would score, and how widely that scatters."""
+        distances = torch.tensor([self.distance_of_draw(count, generator) for _ in range(DRAWS)])
+        return {"perfect_sampler_mean": float(distances.mean()), "perfect_sampler_std": float(distances.std())}
+
     @cached_property
     def reference_features(self) -> Float[Tensor, "N D"]:
         """The features of the reference."""
@@ -128,7 +133,6 @@ def evaluate(
     samples = generate(count)
     drawn = torch.Generator().manual_seed(0)
     held = real.images[torch.randperm(len(real.images), generator=drawn)[:count]]
-    perfect = torch.tensor([yardstick.distance_of_draw(count, drawn) for _ in range(DRAWS)])
     index = torch.arange(count)
     noise = Noise(0, index).normal(Purpose.PRIOR, tuple(samples.shape[1:]))
     asked = {"named_as_asked": accuracy(yardstick.classifier, samples, classes(index))} if classes else {}
@@ -140,8 +144,7 @@ def evaluate(
         "reference_images": len(yardstick.reference.images),
         "images": count,
         "samples": yardstick.distance(samples),
-        "perfect_sampler_mean": float(perfect.mean()),
-        "perfect_sampler_std": float(perfect.std()),
+        **yardstick.perfect_sampler(count, drawn),
         "floor_held_out_real": yardstick.distance(held),
         "ceiling_noise": yardstick.distance(to_bytes(noise)),
         **parzen_window(samples, held),
