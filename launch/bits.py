@@ -29,12 +29,12 @@ def main(config: DictConfig) -> int:
     from configs.runs import to_value
     from launch.restored import Averaged
     from models.likelihood import Likelihood
-    from trainer.metrics.bits_per_dim import first_images
+    from trainer.metrics.bits_per_dim import check_decoder, first_images
 
     chosen = to_value(config)
     likelihood = Likelihood(floor=chosen.floor, clip=chosen.clip, cdf=chosen.cdf)
     of = Averaged.of(chosen)
-    of.check_pixels("bits/dim")
+    check_decoder(of.run, "bits/dim")
     images = first_images(of.run.data, chosen.shards, chosen.count)
     provenance = {
         "run": str(of.run.directory),
@@ -64,11 +64,10 @@ def measured(
     from models.likelihood import fewer_times
     from models.noise import Noise
     from models.probability_flow import ProbabilityFlow
-    from trainer.metrics.bits_per_dim import bits_per_dim, bound_of
-    from trainer.metrics.evaluation import read_labels
+    from trainer.metrics.bits_per_dim import bits_per_dim, bound_of, first_labels
     from trainer.metrics.flow import flow_bits
 
-    labels = read_labels(of.run.data, chosen.shards)[: len(images)] if of.run.network.known_classes else None
+    labels = first_labels(of.run, chosen.shards, len(images))
     noise = Noise(chosen.seed, torch.arange(len(images), device=of.device))
     times = fewer_times(of.run.process.steps, chosen.steps, chosen.power)
     with tqdm(total=len(images), desc="bound", unit="img", disable=None) as bar:

@@ -26,12 +26,13 @@ def main(config: DictConfig) -> int:
     from launch.restored import Averaged
     from trainer.codec import Codec
     from trainer.compressed import compress
-    from trainer.metrics.bits_per_dim import first_images
+    from trainer.metrics.bits_per_dim import check_decoder, first_images
     from trainer.metrics.compression import compression
 
     chosen = to_value(config)
     of = Averaged.of(chosen)
-    of.check_pixels("progressive coding")
+    check_decoder(of.run, "progressive coding")
+    of.run.check_without_class("progressive coding")
     images = first_images(of.run.data, chosen.shards, chosen.count)
     codec = Codec(of.diffusion, of.device, chosen.steps, chosen.power, chosen.batch, chosen.clip, chosen.seed)
     started = time.perf_counter()
@@ -51,9 +52,8 @@ def main(config: DictConfig) -> int:
         "code": vars(chosen.code),
         "seed": chosen.seed,
     }
-    measured = compression(file, sent, of.run.process, images)
     seconds = {"seconds": time.perf_counter() - started}
-    score = measured | seconds | provenance
+    score = compression(file, sent, of.run.process, images) | seconds | provenance
     keep(score, of.run.directory, f"compression-{of.checkpoint.name}", [provenance, len(images)])
     return 0
 

@@ -31,6 +31,7 @@ def main(config: DictConfig) -> int:
     restored = Restored.of(chosen)
     run, generator = restored.run, restored.generator
     if is_scored_by_bound(run):
+        run.check_without_class("the bound K")
         data = unseen(run, chosen.held_out, chosen.count)
         score = evaluate_bound(run, generator.diffusion, generator.device, data, chosen.batch, chosen.trajectories)
     elif chosen.held_out:

@@ -13,9 +13,9 @@ from torch import Tensor
 from configs.doors import GenerateConfig, OwnSampler, RestoreConfig
 from configs.runs import load_run
 from models.classes import Assignment
-from models.diffusion import Chain, Diffusion
+from models.diffusion import Chain
 from models.guidance import guided
-from models.pixels import PixelRange, to_bytes
+from models.pixels import to_bytes
 from trainer.averaged import averaged_diffusion
 from trainer.checkpoint import Checkpoints
 from trainer.distributed import default_device
@@ -41,19 +41,6 @@ class Averaged:
         half_life = chosen.half_life or run.ema.half_lives[0]
         device = default_device()
         return cls(run, checkpoint, half_life, averaged_diffusion(run, checkpoint, half_life, device), device)
-
-    def check_pixels(self, what: str) -> None:
-        """Raises ValueError for a run that has no p(x_0 | x_1) of pixels, which `what` is of."""
-        if not (self.run.data.pixels and isinstance(self.diffusion, Diffusion)):
-            raise ValueError(
-                f"{what} is of images under a chain that goes through x̂_0, got data="
-                f"{type(self.run.data).__name__} and parameterization={type(self.run.parameterization).__name__}"
-            )
-        if self.run.pixels != PixelRange.signed:
-            raise ValueError(
-                f"{what} is of 256 values in [-1, 1], from pixels.mean=127.5 and pixels.deviation=127.5, got "
-                f"{self.run.pixels}"
-            )
 
 
 @dataclass(frozen=True)
@@ -114,8 +101,5 @@ def check_guidance(run: Run, guidance: float) -> None:
     """Raises ValueError for guidance of a run that cannot be guided."""
     if guidance and not run.network.known_classes:
         raise ValueError(f"guidance={guidance:g} is towards a class, and the run knows none (network.classes=0)")
-    if guidance and not run.objective.label_dropout:
-        raise ValueError(
-            f"guidance={guidance:g} is away from what the network says without a class, which the run was not "
-            "trained to say: its objective.label_dropout is 0"
-        )
+    if guidance:
+        run.check_without_class(f"guidance={guidance:g}")

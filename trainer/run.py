@@ -142,6 +142,14 @@ class Run:
         if not 0 <= self.objective.label_dropout < 1:
             raise ValueError(f"objective.label_dropout must lie in [0, 1), got {self.objective.label_dropout}")
 
+    def check_without_class(self, what: str) -> None:
+        """Raises ValueError where `what` asks the network without a class and it has learned only with one."""
+        if self.network.known_classes and not self.objective.label_dropout:
+            raise ValueError(
+                f"{what} asks what the network says without a class, which the run was not trained to say: its "
+                "objective.label_dropout is 0"
+            )
+
     @property
     def learned_schedule(self) -> Learned | None:
         """The noise schedule, where it is learned with the network."""

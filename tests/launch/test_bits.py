@@ -8,13 +8,15 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-import torch
 
-from launch.bits import check
-from launch.restored import Averaged
+from models.ladder import NoiseLadder
+from models.langevin import AnnealedLangevin
+from models.parameterizations import Score
 from models.pixels import PixelRange
+from models.score_matching import DenoisingScoreMatching
 from tests.launch.doors import SMALL, opened
-from trainer.run import Run
+from trainer.metrics.bits_per_dim import check_decoder
+from trainer.run import PreviewConfig, Run
 
 
 def bits(directory: Path, shards: Path, *more: str) -> dict:
@@ -83,10 +85,20 @@ def test_an_objective_that_cannot_train_the_variance_is_refused_before_training(
 
 
 def test_a_run_whose_pixels_are_not_from_minus_1_to_1_is_refused():
-    run = Run(pixels=PixelRange.unit)
-    of = Averaged(run, Path("nowhere"), 1.0, run.diffusion(lambda x, t, condition: x), torch.device("cpu"))
     with pytest.raises(ValueError, match=r"of 256 values in \[-1, 1\].*got PixelRange\(mean=0\.0, deviation=255"):
-        check(of)
+        check_decoder(Run(pixels=PixelRange.unit), "bits/dim")
+
+
+def test_a_run_on_a_ladder_is_refused():
+    ladder = Run(
+        process=NoiseLadder(),
+        parameterization=Score(),
+        objective=DenoisingScoreMatching(),
+        sampler=AnnealedLangevin(),
+        preview=PreviewConfig(every=0),
+    )
+    with pytest.raises(ValueError, match="bits/dim needs a GaussianProcess, got process=NoiseLadder"):
+        check_decoder(ladder, "bits/dim")
 
 
 @pytest.mark.parametrize(

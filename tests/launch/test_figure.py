@@ -20,11 +20,21 @@ from data_pipeline.config import DataConfig
 from launch.figure import draw, named
 from models.ladder import NoiseLadder
 from models.langevin import Langevin
+from models.networks.unet import UNetConfig
+from models.objectives import SimpleLoss
 from models.parameterizations import Score
+from models.pixels import PixelRange
+from models.predictor_corrector import PredictorCorrector
 from models.score_matching import DenoisingScoreMatching
 from tests.launch.doors import opened
 from trainer.distributed import World
 from trainer.figures.inpainting import Inpainting
+from trainer.figures.interpolation import Interpolation
+from trainer.figures.langevin_steps import LangevinSteps
+from trainer.figures.neighbours import Neighbours
+from trainer.figures.progressive import Progressive
+from trainer.figures.rate_distortion import RateDistortion
+from trainer.figures.shared_latents import SharedLatents
 from trainer.loop import Outcome, train
 from trainer.run import PreviewConfig, Run
 
@@ -164,17 +174,42 @@ def test_a_run_that_cannot_show_it_is_refused_before_anything_is_drawn(runs, mon
         draw(chosen(name, runs[kind], *more))
 
 
-def test_inpainting_on_a_ladder_is_annealed():
-    plain = Run(
+@pytest.mark.parametrize(
+    ("figure", "sampler", "said"),
+    [
+        (Inpainting(), Langevin(), "by annealed Langevin dynamics, got sampler=Langevin"),
+        (LangevinSteps(), PredictorCorrector(), "shows Langevin dynamics, got sampler=PredictorCorrector"),
+    ],
+)
+def test_a_sampler_that_does_not_walk_as_the_figure_shows_is_refused(figure, sampler, said):
+    on_a_ladder = Run(
         data=DataConfig("shards"),
         process=NoiseLadder(),
         parameterization=Score(),
         objective=DenoisingScoreMatching(),
-        sampler=Langevin(),
+        sampler=sampler,
         preview=PreviewConfig(every=0),
     )
-    with pytest.raises(ValueError, match="by annealed Langevin dynamics, got sampler=Langevin"):
-        Inpainting().check(plain)
+    with pytest.raises(ValueError, match=said):
+        figure.check(on_a_ladder)
+
+
+def test_the_rate_is_of_pixels_from_minus_1_to_1():
+    with pytest.raises(ValueError, match=r"of 256 values in \[-1, 1\].*got PixelRange\(mean=0\.0"):
+        RateDistortion().check(Run(pixels=PixelRange.unit))
+
+
+def test_only_what_is_drawn_by_class_is_shown_of_a_run_that_never_hid_one():
+    told = Run(
+        data=DataConfig("shards", labels=True),
+        network=UNetConfig(classes=10),
+        objective=SimpleLoss(label_dropout=0.0),
+    )
+    for drawn_by_class in (Neighbours(), RateDistortion()):
+        drawn_by_class.check(told)
+    for figure in (Progressive(), SharedLatents(), Interpolation()):
+        with pytest.raises(ValueError, match=r"without a class, .* objective\.label_dropout is 0"):
+            figure.check(told)
 
 
 def test_the_name_comes_first_and_help_lists_all_of_them(finished):

@@ -28,7 +28,6 @@ class Kind(Enum):
 
     anything = "anything"
     pictures = "pictures of more than one pixel"
-    pixels = "pictures of 8-bit pixels"
     points = "points in the plane"
     vectors = "vectors"
 
@@ -38,7 +37,6 @@ class Kind(Enum):
         return {
             Kind.anything: True,
             Kind.pictures: height > 1,
-            Kind.pixels: run.data.pixels,
             Kind.points: (channels, height) == (2, 1),
             Kind.vectors: height == 1,
         }[self]
@@ -69,11 +67,13 @@ class Figure(ABC):
     """A paper's figure. Its fields are what the command line may say of it.
 
     needs, through_x_0, kind: the process, whether the model must know x̂_0, and the data that it can be drawn for.
+    without_class: whether a network that knows classes is asked for what it says without one.
     """
 
     needs: ClassVar[type[Process]] = Process
     through_x_0: ClassVar[bool] = False
     kind: ClassVar[Kind] = Kind.anything
+    without_class: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -84,6 +84,8 @@ class Figure(ABC):
         """Raises ValueError for a run that cannot show it."""
         by = f"figure={type(self).__name__}"
         required(run.process, self.needs, by)
+        if self.without_class:
+            run.check_without_class(by)
         if self.through_x_0 and not isinstance(run.parameterization, Parameterization):
             raise ValueError(f"{by} shows x̂_0, which parameterization={type(run.parameterization).__name__} lacks")
         if not self.kind.fits(run):

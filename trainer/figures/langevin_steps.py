@@ -13,6 +13,7 @@ from models.processes import Process
 from trainer.figures.figure import Drawing, Figure, Kind
 from trainer.figures.style import CELL, mosaic, sheet
 from trainer.figures.subject import Subject
+from trainer.run import Run
 
 
 @dataclass
@@ -29,10 +30,16 @@ class LangevinSteps(Figure):
         if self.columns < 2:
             raise ValueError(f"figure.columns must be at least 2, got {self.columns}")
 
+    def check(self, run: Run) -> None:
+        super().check(run)
+        if not isinstance(run.sampler, LangevinDynamics):
+            raise ValueError(
+                f"figure=LangevinSteps shows Langevin dynamics, got sampler={type(run.sampler).__name__}"
+            )
+
     def draw(self, subject: Subject) -> Drawing:
         run = subject.run
         sampler = run.sampler
-        assert isinstance(sampler, LangevinDynamics), sampler  # a run on a ladder has no other
         total = sampler.length(run.process)
         moments = sorted({round(total * number / (self.columns - 1)) for number in range(self.columns)})
         walk = enumerate(sampler.walk(subject.diffusion, run.shape, subject.noise(self.rows)))

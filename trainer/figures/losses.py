@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -18,6 +19,7 @@ class Losses(Figure):
     """other: the directory of the second run."""
 
     other: str = ""
+    without_class: ClassVar[bool] = False
 
     def check(self, run: Run) -> None:
         super().check(run)

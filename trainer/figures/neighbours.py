@@ -24,6 +24,7 @@ class Neighbours(Figure):
     nearest: int = 7
     pool: int = 10_000
     kind: ClassVar[Kind] = Kind.pictures
+    without_class: ClassVar[bool] = False
 
     def draw(self, subject: Subject) -> Drawing:
         samples, pool = subject.samples(self.rows), subject.real(subject.distinct(self.pool)).cpu()

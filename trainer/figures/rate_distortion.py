@@ -9,12 +9,11 @@ from typing import ClassVar
 import torch
 
 from models.likelihood import Likelihood
-from models.pixels import PixelRange
 from models.processes import GaussianProcess, Process
-from trainer.figures.figure import Drawing, Figure, Kind
+from trainer.figures.figure import Drawing, Figure
 from trainer.figures.style import MODEL, sheet
 from trainer.figures.subject import Subject
-from trainer.metrics.bits_per_dim import bits_per_dim, bound_of, first_images
+from trainer.metrics.bits_per_dim import bits_per_dim, bound_of, check_decoder, first_images, first_labels
 from trainer.run import Run
 
 
@@ -29,18 +28,19 @@ class RateDistortion(Figure):
     count: int = 64
     needs: ClassVar[type[Process]] = GaussianProcess
     through_x_0: ClassVar[bool] = True
-    kind: ClassVar[Kind] = Kind.pixels
+    without_class: ClassVar[bool] = False
 
     def check(self, run: Run) -> None:
         super().check(run)
-        if run.pixels is not PixelRange.signed:
-            raise ValueError(f"figure=RateDistortion codes pixels in [-1, 1], got pixels={run.pixels.name}")
+        check_decoder(run, "figure=RateDistortion")
 
     def draw(self, subject: Subject) -> Drawing:
         run = subject.run
-        images = first_images(run.data, self.shards or run.data.shards, self.count)
+        shards = self.shards or run.data.shards
+        images, labels = first_images(run.data, shards, self.count), first_labels(run, shards, self.count)
         likelihood = Likelihood(clip=subject.ancestral.clip)
-        bound = bound_of(subject.diffusion, likelihood, images, subject.noise(self.count), subject.batch)
+        noise = subject.noise(self.count)
+        bound = bound_of(subject.diffusion, likelihood, images, noise, subject.batch, labels=labels)
         table = bits_per_dim(bound, run.shape)["rate_distortion"]
         rate, rmse = bound.rate().mean(0) / (math.log(2) * math.prod(run.shape)), bound.rmse()
         steps = len(rmse) - torch.arange(len(rmse))

@@ -68,8 +68,9 @@ class Subject:
         return min(most, len(stream)) if isinstance(stream, Sized) else most
 
     def samples(self, count: int) -> Float[Tensor, "count C H W"]:
-        """The first images that launch.sample draws, by the run's own sampler."""
-        generator = Generator(self.diffusion, self.run.sampler, self.run.shape, self.seed, self.device)
+        """The first images that launch.sample draws, by the run's own sampler: of each class in turn, if any."""
+        run = self.run
+        generator = Generator(self.diffusion, run.sampler, run.shape, self.seed, self.device, run.every_class)
         parts = [generator.samples(first, min(self.batch, count - first)) for first in range(0, count, self.batch)]
         return torch.cat(parts)
 

@@ -18,9 +18,28 @@ from models.diffusion import Diffusion
 from models.ledger import LogLikelihood
 from models.likelihood import Bound, Likelihood
 from models.noise import Noise
-from models.pixels import to_unit
+from models.parameterizations import Parameterization
+from models.pixels import PixelRange, to_unit
+from models.processes import GaussianProcess, required
+from trainer.metrics.evaluation import read_labels
+from trainer.run import Run
 
 ROWS = 10  # of the rate-distortion curve, as in Table 4 of Ho et al. 2020
+
+
+def check_decoder(run: Run, what: str) -> None:
+    """Raises ValueError for a run that has no p(x_0 | x_1) of 8-bit pixels, which `what` is of."""
+    if not (run.data.pixels and isinstance(run.parameterization, Parameterization)):
+        raise ValueError(
+            f"{what} is of images under a chain that goes through x̂_0, got data={type(run.data).__name__} and "
+            f"parameterization={type(run.parameterization).__name__}"
+        )
+    required(run.process, GaussianProcess, what)
+    if run.pixels != PixelRange.signed:
+        raise ValueError(
+            f"{what} is of 256 values in [-1, 1], from pixels.mean=127.5 and pixels.deviation=127.5, got "
+            f"{run.pixels}"
+        )
 
 
 def first_images(config: DataConfig, shards: str, count: int) -> UInt8[Tensor, "N C H W"]:
@@ -31,6 +50,11 @@ def first_images(config: DataConfig, shards: str, count: int) -> UInt8[Tensor, "
     images = [dataset.image(number, 0) for number in range(count or dataset.shards.size)]
     dataset.close()
     return torch.from_numpy(np.stack(images))
+
+
+def first_labels(run: Run, shards: str, count: int) -> Int64[Tensor, " count"] | None:
+    """The classes of the first `count` images of some shards, where the run's network knows any."""
+    return read_labels(run.data, shards)[:count] if run.network.known_classes else None
 
 
 def bound_of(
