@@ -128,11 +128,13 @@ def sample_posterior(
     course: Course = Course.constant,
     rounds: int = 1,
     condition: Condition = None,
+    clip: bool = False,
 ) -> Images:
     """x_0 ~ p~ ∝ p r: each reverse step multiplied by r, from the prior multiplied by r down.
 
     rounds: how often each time is visited. p~(x_{t-1} | x_t) leaves out how the normaliser depends on x_t; a
     round more steps forward to x_t and back again, and brings x_{t-1} nearer to p(x_{t-1}) r(x_{t-1}).
+    clip: hold x̂_0, where there is one, to the pixels' range, as a sampler of the chain does.
     """
     factor.check(shape)
     process = chain.process
@@ -144,6 +146,7 @@ def sample_posterior(
             step = t + number * (process.steps + 1)
             if number:
                 x = process.transition(x, t, t - 1).draw(noise, Purpose.FORWARD, shape, step)
-            law = factor.times(chain.reverse(x, t, t - 1, condition), course.exponent(t - 1, process.steps))
+            law = chain.reverse(x, t, t - 1, condition, clip)
+            law = factor.times(law, course.exponent(t - 1, process.steps))
             x = law.draw(noise, Purpose.REVERSE, shape, step) if t > 1 else law.mode
     return x

@@ -73,6 +73,7 @@ def test_evaluate_bounds_the_likelihood_on_fresh_samples_without_held_out_shards
     [
         ("sample", ["sampler=ddim"], "sampler=Ddim needs a GaussianProcess, got process=BinomialProcess"),
         ("sample", ["classes=[1]"], "classes must be of those that the run knows, none"),
+        ("evaluate", ["trajectories=1"], "trajectories must be 0, for none, or at least 2, got 1"),
         ("evaluate", ["checkpoint=7"], "no checkpoint after 7 images; it holds 320, 640"),
         (
             "bits",

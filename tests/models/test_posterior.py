@@ -176,3 +176,13 @@ def test_a_factor_of_another_kind_of_law_is_refused():
             factor.times(bits)
     with pytest.raises(ValueError, match="multiplies Bernoulli laws, got Gaussian"):
         BernoulliFactor(number(0.5)).times(normal)
+
+
+@pytest.mark.parametrize(("clip", "end"), [(False, 3.0), (True, 1.0)])
+def test_x_0_is_held_to_the_pixels_range_where_it_is_asked(clip, end):
+    diffusion = Diffusion(
+        GaussianProcess(Linear(5, 0.1, 0.5)), Data(), lambda x, t, condition: torch.full_like(x, 3)
+    )
+    nothing = Delta(torch.zeros(1, 1, 1), torch.zeros(1, 1, 1))
+    x = sample_posterior(diffusion, nothing, (1, 1, 1), Noise(0, torch.arange(2)), clip=clip)
+    assert x.flatten().tolist() == pytest.approx([end, end])

@@ -40,7 +40,8 @@ class Denoising(Figure):
         noisy = data + self.sigma * noise.normal(Purpose.KNOWN, data.shape[1:])
         factor = GaussianFactor(noisy, torch.full_like(noisy, self.sigma))
         shape = subject.run.shape
-        denoised = sample_posterior(subject.diffusion, factor, shape, noise, self.course, self.rounds)
+        clip = subject.ancestral.clip
+        denoised = sample_posterior(subject.diffusion, factor, shape, noise, self.course, self.rounds, clip=clip)
         panels = {
             "data": data,
             f"with noise of std {self.sigma:g}": noisy,

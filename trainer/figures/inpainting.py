@@ -95,4 +95,5 @@ class Inpainting(Figure):
         if isinstance(run.sampler, AnnealedLangevin):
             return run.sampler.inpaint(subject.diffusion, Known(x, known[None]), noise)
         factor = Delta(x, known.expand(run.shape).float())
-        return sample_posterior(subject.diffusion, factor, run.shape, noise, rounds=self.rounds)
+        clip = subject.ancestral.clip
+        return sample_posterior(subject.diffusion, factor, run.shape, noise, rounds=self.rounds, clip=clip)
