@@ -148,6 +148,11 @@ class EvaluateConfig(GenerateConfig):
     held_out: str = ""
     trajectories: int = 0
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.trajectories < 0 or self.trajectories == 1:
+            raise ValueError(f"trajectories must be 0, for none, or at least 2, got {self.trajectories}")
+
 
 @dataclass
 class BitsConfig(CountedConfig):
