@@ -15,11 +15,11 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from models.bound import BIT
 from models.noise import Noise, Purpose
 from models.range_coder import Coder
 from models.relative_entropy import BLOCK_BITS, INDEX_BITS, Common, Shifted, limits, search
 
-BIT = math.log(2)
 OCTAVE = 1 << 16  # the resolution of the law of octaves
 OCTAVES = tuple(0.05 * 1.5**level for level in range(16))  # the mean octaves that a vector may choose from
 PARTS = 4  # of a block that exceeds its limit
@@ -203,7 +203,8 @@ def expected_bits(divergence: float, blocks: int) -> float:
 
     With m = divergence / blocks + log2(e) / e + 1 that is blocks · (m + log2(m + 1) + log2(e)): relative_entropy's
     (1), the length of `code_number`, and the concavity of the logarithm. What is rare comes on top: the blocks in
-    parts, and log2 1 / P(r ≤ R) of the others, at three deviations .002 bits each.
+    parts, and log2 1 / P(r ≤ R) of the others, at three deviations .002 bits each; so do up to .03 bits a block,
+    as `OCTAVES` has not every mean, and what a vector says of its blocks and their law.
     """
     mean = divergence / blocks + INDEX_BITS
     return blocks * (mean + math.log2(mean + 1) + math.log2(math.e))

@@ -19,7 +19,8 @@ import torch
 from jaxtyping import Float64, UInt8
 from torch import Tensor
 
-from models.block_code import BIT, BlockCode, VectorCoder, expected_bits
+from models.block_code import BlockCode, VectorCoder, expected_bits
+from models.bound import BIT
 from models.diffusion import Diffusion
 from models.distributions import DiscretizedGaussian, Gaussian
 from models.likelihood import fewer_times

@@ -10,7 +10,8 @@ import torch
 from scipy import stats
 from scipy.linalg import hadamard as scipys_hadamard
 
-from models.block_code import BIT, BlockCode, VectorCoder, code_number, expected_bits, hadamard
+from models.block_code import BlockCode, VectorCoder, code_number, expected_bits, hadamard
+from models.bound import BIT
 from models.range_coder import RangeReader, RangeWriter
 
 

@@ -7,7 +7,7 @@ import math
 from jaxtyping import UInt8
 from torch import Tensor
 
-from models.block_code import BIT
+from models.bound import BIT
 from models.likelihood import prior_term
 from models.pixels import to_unit
 from models.processes import GaussianProcess
