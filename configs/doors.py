@@ -142,11 +142,13 @@ class EvaluateConfig(GenerateConfig):
     """held_out: shards of real images that the run was not trained on; drawn data needs none.
 
     count: how many samples are scored; 0 for as many as are held out, or 10,000 of drawn data. trajectories: where
-    the bound K is the score, for each of a hundred samples, to estimate p(x_0) itself along; 0 for none.
+    the bound K is the score, for each of a hundred samples, to estimate p(x_0) itself along; 0 for none. parzen:
+    how many samples are drawn for a Parzen-window estimate beside K; 0 for none.
     """
 
     held_out: str = ""
     trajectories: int = 0
+    parzen: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -45,6 +45,14 @@ def test_evaluate_gives_k_of_held_out_images_in_every_unit(of_digits, digits):
     assert score in [json.loads(path.read_text()) for path in (of_digits / "metrics").glob("*.json")]
 
 
+def test_a_parzen_window_stands_beside_k_where_it_is_asked_for(of_digits, digits):
+    held_out = f"held_out={digits}/test"
+    score = last_line(opened("evaluate", f"run.directory={of_digits}", held_out, "count=100", "parzen=32"))
+    assert 0.01 <= score["parzen_width"] <= 1
+    # An untrained chain draws noise, in which no digit has more than the density of a broad law over the cube.
+    assert -300 < score["parzen_bits"] < 64
+
+
 def test_the_preview_of_images_is_their_grid(of_digits):
     assert Image.open(of_digits / "samples" / "000000000064.png").size == (8 * 33 + 1, 8 * 33 + 1)
 
