@@ -170,10 +170,12 @@ class EvaluateConfig(GenerateConfig):
 
     count: how many samples are scored; 0 for as many as are held out, or 10,000 of drawn data. trajectories: where
     the bound K is the score, for each of a hundred samples, to estimate p(x_0) itself along; 0 for none.
+    any_moments: score data whose moments are not the prior's, for which K is no bound, by the form that is one.
     """
 
     held_out: str = ""
     trajectories: int = 0
+    any_moments: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -28,12 +28,13 @@ def main(config: DictConfig) -> int:
     from trainer.metrics.evaluation import evaluate, read_labels
 
     chosen = to_value(config)
+    asked = chosen.trajectories, chosen.any_moments
     restored = Restored.of(chosen)
     run, generator = restored.run, restored.generator
     if is_scored_by_bound(run):
         run.check_without_class("the bound K")
         data = unseen(run, chosen.held_out, chosen.count)
-        score = evaluate_bound(run, generator.diffusion, generator.device, data, chosen.batch, chosen.trajectories)
+        score = evaluate_bound(run, generator.diffusion, generator.device, data, chosen.batch, *asked)
     elif chosen.held_out:
         if run.network.known_classes:
             restored = restored.of_classes(Shares.of(read_labels(run.data, run.data.shards)))
@@ -47,7 +48,7 @@ def main(config: DictConfig) -> int:
     else:
         raise ValueError("held_out must be given: add held_out=… to the command")
     score |= restored.provenance()
-    choices = [restored.provenance(), chosen.held_out, chosen.trajectories, score["images"]]
+    choices = [restored.provenance(), chosen.held_out, *asked, score["images"]]
     keep(score, run.directory, restored.checkpoint.name, choices)
     return 0
 

@@ -113,7 +113,7 @@ def check_moments(process: MarkovProcess, x_0: Images, tolerance: float = 0.05) 
             "K bounds the log-likelihood only of data with the prior's moments (second moment 1, or the mean "
             f"process.rate); E ln pi(x_0) must be -H(pi) to {tolerance}, got {excess:+.4f} beside it, with the "
             f"second moment {float(x_0.square().mean()):.4f}: standardise the data, images by the pixels.mean and "
-            "pixels.deviation of their bytes"
+            "pixels.deviation of their bytes, or evaluate with any_moments=true"
         )
 
 
