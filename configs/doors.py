@@ -7,8 +7,10 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
+from data_pipeline.transforms import Crop
 from models.block_code import BlockCode
 from models.distributions import Cdf
+from models.pixels import PixelRange
 from models.probability_flow import Trace
 from models.samplers import Sampler
 
@@ -33,6 +35,31 @@ class PackConfig:
     count: int | None = None
     seed: int | None = None
     samples_per_shard: int = 1_000
+
+
+@dataclass
+class LadderConfig:
+    """shards: of the images that a ladder is chosen for. count: how many, in stored order; 0 for all.
+
+    resolution, channels, crop, pixels: how the run reads the images, data.resolution and so on; [0, 1] unless
+    pixels are given. smallest: sigma_L. least_overlap: of neighbouring levels; about 0.5 in the paper, 0.57 in its
+    ladders. steps: of Langevin dynamics at each level, for which the step size is chosen.
+    """
+
+    shards: str = "???"
+    count: int = 1_000
+    resolution: int = 32
+    channels: int = 3
+    crop: Crop = Crop.none
+    pixels: PixelRange = field(default_factory=lambda: replace(PixelRange.unit))
+    smallest: float = 0.01
+    least_overlap: float = 0.5
+    steps: int = 5
+
+    def __post_init__(self) -> None:
+        for name, least in (("count", 0), ("steps", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
 
 
 @dataclass
@@ -144,11 +171,13 @@ class EvaluateConfig(GenerateConfig):
     count: how many samples are scored; 0 for as many as are held out, or 10,000 of drawn data. trajectories: where
     the bound K is the score, for each of a hundred samples, to estimate p(x_0) itself along; 0 for none. parzen:
     how many samples are drawn for a Parzen-window estimate beside K; 0 for none.
+    any_moments: score data whose moments are not the prior's, for which K is no bound, by the form that is one.
     """
 
     held_out: str = ""
     trajectories: int = 0
     parzen: int = 0
+    any_moments: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -15,6 +15,7 @@ from configs.doors import (
     CompressConfig,
     DecompressConfig,
     EvaluateConfig,
+    LadderConfig,
     OwnSampler,
     PackConfig,
     SampleConfig,
@@ -144,6 +145,7 @@ def register() -> None:
     store.store(name="sample_schema", node=SampleConfig)
     store.store(name="evaluate_schema", node=EvaluateConfig)
     store.store(name="bits_schema", node=BitsConfig)
+    store.store(name="ladder_schema", node=LadderConfig)
     store.store(name="compress_schema", node=CompressConfig)
     store.store(name="decompress_schema", node=DecompressConfig)
     for group, choices in GROUPS.items():

@@ -34,7 +34,7 @@ def main(config: DictConfig) -> int:
         restored = in_proportion(restored)
         score = score_of_images(restored, chosen)
     score |= restored.provenance()
-    options = [chosen.held_out, chosen.trajectories, chosen.parzen, score["images"]]
+    options = [chosen.held_out, chosen.trajectories, chosen.any_moments, chosen.parzen, score["images"]]
     keep(score, restored.run.directory, restored.checkpoint.name, [restored.provenance(), *options])
     return 0
 
@@ -52,7 +52,9 @@ def score_of_bound(restored: Restored, chosen: EvaluateConfig) -> dict[str, obje
     if chosen.parzen and not run.data.pixels:
         raise ValueError(f"parzen is of images as bytes, got data={type(run.data).__name__}")
     data = unseen(run, chosen.held_out, chosen.count)
-    score = evaluate_bound(run, generator.diffusion, generator.device, data, chosen.batch, chosen.trajectories)
+    score = evaluate_bound(
+        run, generator.diffusion, generator.device, data, chosen.batch, chosen.trajectories, chosen.any_moments
+    )
     if chosen.parzen:
         samples = torch.cat(list(restored.batches(0, chosen.parzen, chosen.batch)))
         score |= parzen_window(samples, first_images(run.data, chosen.held_out, chosen.count))

@@ -17,25 +17,34 @@ BIT = math.log(2)
 
 
 @dataclass(frozen=True)
-class Bound:
+class K:
     """The terms of K for each image, in nats.
 
     kl: column t - 2 is KL(q(x_{t-1} | x_t, x_0) ‖ p(x_{t-1} | x_t)) at one x_t ~ q(x_t | x_0). last, first: the
-    entropies of q(x_T | x_0) and q(x_1 | x_0). prior: the entropy of p(x_T). null: ln p of x_0 under the prior.
-    moments: what K leaves out, since its mean is 0 for data with the moments of the prior.
+    entropies of q(x_T | x_0) and q(x_1 | x_0). prior: the entropy of p(x_T).
     """
 
     kl: Float[Tensor, "B terms"]
     last: Float[Tensor, " B"]
     first: Float[Tensor, " B"]
     prior: Float[Tensor, " B"]
-    null: Float[Tensor, " B"]
-    moments: Float[Tensor, " B"]
 
     @property
     def bits(self) -> Float[Tensor, " B"]:
         """K of each image, in bits (Eq. 14)."""
         return (self.last - self.first - self.prior - self.kl.sum(1)) / BIT
+
+
+@dataclass(frozen=True)
+class Bound(K):
+    """K, and what it is compared with, in nats.
+
+    null: ln p of x_0 under the prior. moments: what K leaves out, since its mean is 0 for data with the moments of
+    the prior.
+    """
+
+    null: Float[Tensor, " B"]
+    moments: Float[Tensor, " B"]
 
     @property
     def any_moments(self) -> Float[Tensor, " B"]:
@@ -62,21 +71,20 @@ def bound(chain: Chain, x_0: Images, noise: Noise, condition: Condition = None) 
     for t in range(2, process.steps + 1):
         x_t = process.marginal(x_0, t).draw(noise, Purpose.EPSILON, shape, step=t).to(x_0.dtype)
         kl.append(step_kl(chain, x_0, x_t, t, condition))
-    return around(process, x_0, torch.stack(kl, dim=1) if kl else x_0.new_zeros(len(x_0), 0))
-
-
-def around(process: MarkovProcess, x_0: Images, kl: Float[Tensor, "B terms"]) -> Bound:
-    """The bound with these KL terms: what it has beside them follows from the process alone."""
+    k = around(process, x_0, torch.stack(kl, dim=1) if kl else x_0.new_zeros(len(x_0), 0))
     prior, first, last = process.stationary(x_0), process.marginal(x_0, 1), process.marginal(x_0, process.steps)
-    return Bound(
+    null = per_sample(prior.log_prob(x_0))
+    crossing = per_sample(first.cross_entropy(prior) - last.cross_entropy(prior))
+    return Bound(**vars(k), null=null, moments=k.prior + null + crossing)
+
+
+def around(process: MarkovProcess, x_0: Images, kl: Float[Tensor, "B terms"]) -> K:
+    """K with these KL terms: what it has beside them follows from the process alone."""
+    return K(
         kl=kl,
-        last=per_sample(last.entropy()),
-        first=per_sample(first.entropy()),
-        prior=per_sample(prior.entropy()),
-        null=per_sample(prior.log_prob(x_0)),
-        moments=per_sample(
-            prior.entropy() + prior.log_prob(x_0) + first.cross_entropy(prior) - last.cross_entropy(prior)
-        ),
+        last=per_sample(process.marginal(x_0, process.steps).entropy()),
+        first=per_sample(process.marginal(x_0, 1).entropy()),
+        prior=per_sample(process.stationary(x_0).entropy()),
     )
 
 
@@ -113,7 +121,7 @@ def check_moments(process: MarkovProcess, x_0: Images, tolerance: float = 0.05) 
             "K bounds the log-likelihood only of data with the prior's moments (second moment 1, or the mean "
             f"process.rate); E ln pi(x_0) must be -H(pi) to {tolerance}, got {excess:+.4f} beside it, with the "
             f"second moment {float(x_0.square().mean()):.4f}: standardise the data, images by the pixels.mean and "
-            "pixels.deviation of their bytes"
+            "pixels.deviation of their bytes, or evaluate with any_moments=true"
         )
 
 

@@ -98,6 +98,11 @@ def levels_for(dimension: int, largest: float, smallest: float, least_overlap: f
     """
     if not 0 < least_overlap <= 0.99:
         raise ValueError(f"least_overlap must lie in (0, 0.99], got {least_overlap}")
+    if not 0 < smallest < largest:
+        raise ValueError(
+            "a ladder goes from a positive smallest sigma to a larger one, the largest distance between two of "
+            f"the data, got smallest={smallest} and largest={largest}"
+        )
     span = math.log(largest / smallest)
     # The overlap at gamma = 1 is Φ(3) - Φ(-3), and it falls as gamma grows: it can be bisected.
     low, high = 0, 1

@@ -43,10 +43,10 @@ def test_the_images_come_back_byte_for_byte(compressed, finished, digits, tmp_pa
 def test_what_is_printed_adds_up(compressed):
     _, said = compressed
     assert said["images"] == 5
-    assert said["expected_bits"] == pytest.approx(said["divergence_bits"] + said["pixel_bits"])
+    assert said["ideal_bits"] == pytest.approx(said["divergence_bits"] + said["pixel_bits"])
     sent = said["divergence_bits_sent"] + said["pixel_bits_sent"]
     assert said["file_bits"] - said["header_bits"] == pytest.approx(sent, abs=16)
-    assert said["overhead"] == pytest.approx(said["file_bits"] / said["expected_bits"] - 1)
+    assert said["overhead"] == pytest.approx(said["file_bits"] / said["ideal_bits"] - 1)
     assert [step["t"] for step in said["steps_sent"]][0::5] == [20, 1]
     kept = list((Path(said["run"]) / "metrics").glob("compression-000000000320-*.json"))
     assert said in [json.loads(path.read_text()) for path in kept]

@@ -61,6 +61,10 @@ def test_evaluate_bounds_the_likelihood_on_fresh_samples_without_held_out_shards
     assert score["K_standard_error"] > 0
     assert len(score["kl_by_quarter_of_t"]) == 4
     assert score["K_for_any_moments"] == pytest.approx(score["K"], abs=0.2)
+    any_moments = opened("evaluate", f"run.directory={beats}", "count=300", "batch=128", "any_moments=true")
+    holding = json.loads(any_moments.strip().splitlines()[-1])
+    assert holding["K"] is None
+    assert holding["K_for_any_moments"] == pytest.approx(score["K_for_any_moments"], abs=1e-9)
     assert score["importance_count"] == 100
     assert 1 <= score["effective_trajectories"] <= 8
     assert all(row["least_bits"] <= row["most_bits"] for row in score["reverse_entropies"])

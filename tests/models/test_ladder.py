@@ -120,6 +120,12 @@ def test_an_overlap_that_no_ladder_has_is_refused():
         levels_for(3072, 50.0, 0.01, 1.0)
 
 
+@pytest.mark.parametrize(("largest", "smallest"), [(0.0, 0.01), (0.01, 0.01), (50.0, 0.0)])
+def test_a_rule_for_ends_that_no_ladder_has_is_refused(largest, smallest):
+    with pytest.raises(ValueError, match=rf"got smallest={smallest} and largest={largest}"):
+        levels_for(3072, largest, smallest)
+
+
 @pytest.mark.parametrize("paper", [CIFAR, CELEBA, CHURCH])
 @pytest.mark.parametrize("epsilon", [1e-7, 6.2e-6, 2e-5])
 def test_the_variance_ratio_is_that_of_the_steps_taken_one_by_one(paper, epsilon):

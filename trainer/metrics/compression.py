@@ -18,7 +18,10 @@ from trainer.compressed import HEADER, Compressed
 def compression(
     file: Compressed, sent: Transmission, process: GaussianProcess, images: UInt8[Tensor, "N C H W"]
 ) -> dict[str, object]:
-    """Bits of all images together: the divergences' sum, the file's, and the most that was expected of it.
+    """Bits of all images together: what the chain says of them, what the file holds, and the bound of its steps.
+
+    ideal_bits: the sum of the divergences and of the pixels' surprise; overhead is what the file has over it, as a
+    share. divergence_bits_bound: what the block code is expected to take at most.
 
     prior_bits: L_T, which shared noise in place of q(x_T | x_0) leaves out of the file. The file's bits are those
     of the steps, of the pixels, of the header, and what fills the last byte.
@@ -27,7 +30,7 @@ def compression(
     divergence, length = (sum(getattr(step, name) for step in steps) for name in ("divergence", "length"))
     surprise = sum(step.divergence for step in pixels)
     bits = 8 * (HEADER + file.header.length)
-    expected = divergence + surprise
+    ideal = divergence + surprise
     return {
         "metric": "bits of a progressively coded file",
         "images": len(images),
@@ -39,8 +42,8 @@ def compression(
         "prior_bits": float(prior_term(process, to_unit(images).double()).sum()) / BIT,
         "header_bits": 8 * HEADER,
         "file_bits": bits,
-        "expected_bits": expected,
-        "overhead": bits / expected - 1 if expected else math.inf,
+        "ideal_bits": ideal,
+        "overhead": bits / ideal - 1 if ideal else math.inf,
         "bits_per_dim": bits / images.numel(),
         **sent.numbers,
         "steps_sent": [vars(step) for step in sent.steps],

@@ -55,10 +55,12 @@ def moments(digits: str) -> PixelRange:
     return PixelRange(float(images.mean()), math.sqrt(variance), dequantised=True)
 
 
-def score(run: Run, digits: str, count: int = 0) -> dict[str, object]:
+def score(run: Run, digits: str, count: int = 0, any_moments: bool = False) -> dict[str, object]:
     network = run.build_network()
     initialize(network, 0)
-    return evaluate_bound(run, run.diffusion(network), CPU, unseen(run, digits, count), batch=100)
+    return evaluate_bound(
+        run, run.diffusion(network), CPU, unseen(run, digits, count), 100, any_moments=any_moments
+    )
 
 
 def test_a_chain_that_has_learned_nothing_has_the_entropy_of_a_gaussian_of_the_pixels_deviation(digits):
@@ -107,6 +109,29 @@ def test_what_is_no_bound_is_refused(digits):
             score(run_on(digits, pixels), digits)
     with pytest.raises(ValueError, match="held_out must be given"):
         score(run_on(digits, fine), "")
+
+
+@pytest.mark.parametrize("scale", [0.5, 2.0])
+def test_data_of_other_moments_has_the_bound_that_holds_for_any_and_no_k(digits, scale):
+    """Of a chain that has learned nothing it is L_null itself, a Gaussian's likelihood of the pixels."""
+    pixels = moments(digits)
+    pixels = replace(pixels, deviation=scale * pixels.deviation)
+    run = run_on(digits, pixels)
+    found = score(run, digits, any_moments=True)
+    x, _ = unseen(run, digits, 0)
+    null = -(x.double().square().mean() + math.log(2 * math.pi)) / 2 / math.log(2) * 64
+    assert found["K"] is None
+    assert found["K_for_any_moments"] == pytest.approx(float(null), abs=0.3)
+    assert found["K_minus_null"] == pytest.approx(0, abs=0.3)
+    assert found["ledger"]["bits"] == pytest.approx(found["K_for_any_moments"])
+    assert found["K_per_element"] == pytest.approx(found["K_for_any_moments"] / 64)
+
+
+def test_data_of_the_priors_moments_has_one_bound_in_both_forms(digits):
+    run = run_on(digits, moments(digits))
+    k, holding = score(run, digits), score(run, digits, any_moments=True)
+    assert holding["K_for_any_moments"] == k["K_for_any_moments"] == pytest.approx(k["K"], abs=0.5)
+    assert holding["K"] is None
 
 
 def test_it_is_k_that_is_said_of_drawn_data_and_of_what_was_trained_on_it(digits):
