@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -96,6 +96,17 @@ class Figure(ABC):
     @abstractmethod
     def draw(self, subject: Subject) -> Drawing:
         """The figure, for a run that has passed the check."""
+
+
+@dataclass
+class Timed(Figure):
+    """A figure of some times, which are given as shares of T."""
+
+    times: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.times = check_shares("times", self.times)
 
 
 def check_shares(name: str, shares: list[float]) -> list[float]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from models.noise import Purpose
 from models.processes import GaussianProcess, MarkovProcess, Process
-from trainer.figures.figure import Drawing, Figure, Kind, check_shares
+from trainer.figures.figure import Drawing, Kind, Timed
 from trainer.figures.style import CELL, DATA, MODEL, OTHER, arrows, lattice, mosaic, plane, points, sheet
 from trainer.figures.subject import Subject
 
@@ -38,17 +38,13 @@ def reverse(subject: Subject, times: Sequence[int], count: int) -> Course:
 
 
 @dataclass
-class ForwardReverse(Figure):
+class ForwardReverse(Timed):
     """Rows of pictures: q(x_t | x_0) above, the reverse chain below. times: as shares of T. rows: of each."""
 
     times: list[float] = field(default_factory=lambda: [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1])
     rows: int = 4
     needs: ClassVar[type[Process]] = MarkovProcess
     kind: ClassVar[Kind] = Kind.pictures
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.times = check_shares("times", self.times)
 
     def draw(self, subject: Subject) -> Drawing:
         times = subject.times(self.times)
@@ -63,7 +59,7 @@ class ForwardReverse(Figure):
 
 
 @dataclass
-class Drift(Figure):
+class Drift(Timed):
     """Points in the plane: forward, reverse, and the drift f_mu(x_t, t) - x_t, at three or more times.
 
     times: as shares of T; the drift of the pinned step at t = 1 is not learned, so the first is shown at t = 2.
@@ -79,7 +75,6 @@ class Drift(Figure):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.times = check_shares("times", self.times)
         if not self.reach > 0 or self.arrows < 2:
             raise ValueError(
                 f"figure.reach must be positive and figure.arrows at least 2, got {self.reach} and {self.arrows}"

@@ -9,13 +9,13 @@ import torch
 
 from models.latents import interpolated
 from models.processes import GaussianProcess, Process
-from trainer.figures.figure import Drawing, Figure, Kind, check_shares
+from trainer.figures.figure import Drawing, Kind, Timed
 from trainer.figures.style import CELL, mosaic, sheet
 from trainer.figures.subject import Subject
 
 
 @dataclass
-class Interpolation(Figure):
+class Interpolation(Timed):
     """times: how far the ends are noised, as shares of T. pairs: of real images. points: along each way."""
 
     times: list[float] = field(default_factory=lambda: [0.5])
@@ -26,7 +26,6 @@ class Interpolation(Figure):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.times = check_shares("times", self.times)
         if self.points < 2:
             raise ValueError(f"figure.points must be at least 2, got {self.points}")
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from models.latents import progressive
 from models.processes import GaussianProcess, Process
-from trainer.figures.figure import Drawing, Figure, Kind, check_shares
+from trainer.figures.figure import Drawing, Kind, Timed
 from trainer.figures.style import CELL, MODEL, OTHER, mosaic, sheet
 from trainer.figures.subject import Subject
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Progressive(Figure):
+class Progressive(Timed):
     """x̂_0(x_t) along the chain, and its distance from what the chain ends in and, with classes, from the data.
 
     times: as shares of T. rows: images shown. count: images that the distances are of.
@@ -35,7 +35,6 @@ class Progressive(Figure):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.times = check_shares("times", self.times)
         if self.rows > self.count or self.count < 2:
             raise ValueError(f"figure.count must be at least 2 and figure.rows, got {self.count} and {self.rows}")
 

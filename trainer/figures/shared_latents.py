@@ -9,13 +9,13 @@ import torch
 
 from models.latents import branched
 from models.processes import MarkovProcess, Process
-from trainer.figures.figure import Drawing, Figure, Kind, check_shares
+from trainer.figures.figure import Drawing, Kind, Timed
 from trainer.figures.style import CELL, mosaic, sheet
 from trainer.figures.subject import Subject
 
 
 @dataclass
-class SharedLatents(Figure):
+class SharedLatents(Timed):
     """times: where the chains part, as shares of T. rows: latents. copies: images from each."""
 
     times: list[float] = field(default_factory=lambda: [1.0, 0.75, 0.5, 0.25])
@@ -23,10 +23,6 @@ class SharedLatents(Figure):
     copies: int = 7
     needs: ClassVar[type[Process]] = MarkovProcess
     kind: ClassVar[Kind] = Kind.pictures
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.times = check_shares("times", self.times)
 
     def draw(self, subject: Subject) -> Drawing:
         times = subject.times(self.times, least=1)
