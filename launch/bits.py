@@ -37,9 +37,7 @@ def main(config: DictConfig) -> int:
     check_decoder(of.run, "bits/dim")
     images = first_images(of.run.data, chosen.shards, chosen.count)
     provenance = {
-        "run": str(of.run.directory),
-        "checkpoint": of.checkpoint.name,
-        "ema_half_life": of.half_life,
+        **of.provenance(),
         "parameterization": repr(of.run.parameterization),
         "shards": chosen.shards,
         "likelihood": repr(likelihood),

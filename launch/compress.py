@@ -41,9 +41,7 @@ def main(config: DictConfig) -> int:
         file, sent = compress(*whose, codec, images, chosen.send, chosen.code, lambda step: bar.update())
     file.write(Path(chosen.out))
     provenance = {
-        "run": str(of.run.directory),
-        "checkpoint": of.checkpoint.name,
-        "ema_half_life": of.half_life,
+        **of.provenance(),
         "shards": chosen.shards,
         "steps": chosen.steps,
         "power": chosen.power,

@@ -42,6 +42,10 @@ class Averaged:
         device = default_device()
         return cls(run, checkpoint, half_life, averaged_diffusion(run, checkpoint, half_life, device), device)
 
+    def provenance(self) -> dict[str, object]:
+        """Which weights these are."""
+        return weights_of(self.run, self.checkpoint, self.half_life)
+
 
 @dataclass(frozen=True)
 class Restored:
@@ -73,9 +77,7 @@ class Restored:
         """Everything that its images are a function of."""
         classes = {"classes": repr(self.generator.classes), "guidance": self.guidance}
         return {
-            "run": str(self.run.directory),
-            "checkpoint": self.checkpoint.name,
-            "ema_half_life": self.half_life,
+            **weights_of(self.run, self.checkpoint, self.half_life),
             "sampler": repr(self.generator.sampler),
             "seed": self.generator.seed,
             **(classes if self.run.network.known_classes else {}),
@@ -103,3 +105,8 @@ def check_guidance(run: Run, guidance: float) -> None:
         raise ValueError(f"guidance={guidance:g} is towards a class, and the run knows none (network.classes=0)")
     if guidance:
         run.check_without_class(f"guidance={guidance:g}")
+
+
+def weights_of(run: Run, checkpoint: Path, half_life: float) -> dict[str, object]:
+    """The weights that something was made with, as every door notes them."""
+    return {"run": str(run.directory), "checkpoint": checkpoint.name, "ema_half_life": half_life}
