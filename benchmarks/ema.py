@@ -13,7 +13,7 @@ from diffusers.training_utils import EMAModel
 from benchmarks.interleave import interleave, publish, ratio
 from models.networks.unet import UNetConfig
 from trainer.ema import Ema
-from trainer.engine import flatten
+from trainer.engines.local import flatten, wholes
 
 DECAY = 0.9999
 
@@ -31,7 +31,7 @@ def main() -> None:
         network = config.build(3, size)
         flatten(network)  # as the engine does
         weights = {name: parameter.detach() for name, parameter in network.named_parameters()}
-        ours, theirs = Ema(weights, [887184]), EMAModel(network.parameters(), decay=DECAY, min_decay=DECAY)
+        ours, theirs = Ema(wholes(weights), [887184]), EMAModel(network.parameters(), decay=DECAY, min_decay=DECAY)
         loop = [weight.clone() for weight in weights.values()]
 
         @torch.no_grad()

@@ -22,14 +22,15 @@ from models.parameterizations import Epsilon
 from models.processes import GaussianProcess
 from trainer.distributed import World
 from trainer.ema import Ema
-from trainer.engine import EngineConfig, Precision
+from trainer.engines.engine import Precision
+from trainer.engines.local import LocalConfig
 from trainer.loop import train_step
 from trainer.optimizers import OptimizerConfig
 
 
 def ours(batch: int) -> Callable[[], object]:
     """Our step at the default precision."""
-    engine = EngineConfig(precision=Precision.bf16).build(
+    engine = LocalConfig(precision=Precision.bf16).build(
         lambda: UNetConfig().build(3, 32), OptimizerConfig(), 0, World()
     )
     diffusion, objective = Diffusion(GaussianProcess(), Epsilon(), engine), SimpleLoss()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from functools import reduce
 from pathlib import Path
 from typing import Any, cast
@@ -17,6 +17,18 @@ from models.pixels import PixelRange
 from trainer.checkpoint import Checkpoints
 from trainer.run import Run
 
+# Of the engine only what is computed is fixed: its precision and where it clips.
+COMPUTED = ("precision", "clip_norm")
+ENGINE = sorted(
+    {"choices.engine"}
+    | {
+        f"engine.{field.name}"
+        for node in GROUPS["engine"].values()
+        for field in fields(node)
+        if field.name not in COMPUTED
+    }
+)
+
 # What may change between a run and its resumption: how long, how often and how fast, but not what is computed.
 FREE = (
     "run.directory",  # a run may be moved
@@ -24,6 +36,7 @@ FREE = (
     "run.save_every",
     "run.keep",
     "run.log_every",
+    "run.patience",
     "data.shards",  # so may its data: checkpoints know it by its content
     "data.workers",
     "data.prefetch",
@@ -31,7 +44,7 @@ FREE = (
     "choices.sampler",
     "preview",
     "choices.preview.sampler",
-    "engine.checkpoint_activations",
+    *ENGINE,
 )
 
 
@@ -47,8 +60,11 @@ def to_value(config: DictConfig) -> Any:
         raise ValueError(str(error.__cause__ or error)) from error
 
 
-def keep_config(config: DictConfig, run: Run) -> None:
-    """Writes config.yaml. Raises ValueError for what differs from an old one, once there is a checkpoint."""
+def keep_config(config: DictConfig, run: Run, writes: bool = True) -> None:
+    """Writes config.yaml, on the rank that `writes`.
+
+    Raises ValueError for what differs from an old one, once there is a checkpoint.
+    """
     path = run.directory / "config.yaml"
     document = {"choices": choices(run), **cast(dict[str, object], OmegaConf.to_container(config, resolve=True))}
     document = cast(dict[str, object], OmegaConf.to_container(OmegaConf.create(document), enum_to_str=True))
@@ -61,6 +77,8 @@ def keep_config(config: DictConfig, run: Run) -> None:
                 f"{run.directory} is the directory of another run, which differs in {'; '.join(differing)}. "
                 "Give the old values, or another run.directory"
             )
+    if not writes:
+        return
     run.directory.mkdir(parents=True, exist_ok=True)
     with atomically(path) as file:
         file.write(OmegaConf.to_yaml(document).encode())
@@ -94,7 +112,7 @@ def read_config(path: Path) -> dict[str, object]:
     if not (isinstance(document, dict) and {"choices", "run"} <= document.keys()):
         raise ValueError(f"{path} is no config of a run: it lacks choices or run")
     # A run from before these were chosen had the one kind there was.
-    document["choices"] = {"data": "shards", "process": "gaussian", **document["choices"]}
+    document["choices"] = {"data": "shards", "process": "gaussian", "engine": "local", **document["choices"]}
     # So had one from before a pixel's mean and deviation could be chosen.
     if document.get("pixels") in ("signed", "unit"):
         document["pixels"] = asdict(getattr(PixelRange, document["pixels"]))

@@ -39,6 +39,7 @@ from models.schedules import Constant, Cosine, Geometric, Learned, Linear, Quadr
 from models.score_matching import DenoisingScoreMatching, ImplicitScoreMatching, SlicedScoreMatching
 from models.solvers import DpmSolver2M, Heun
 from models.variational import Hybrid, VariationalBound
+from trainer.engines.local import LocalConfig
 from trainer.run import Run
 
 GROUPS: dict[str, dict[str, type]] = {
@@ -87,6 +88,7 @@ GROUPS: dict[str, dict[str, type]] = {
         "mlp": MlpConfig,
         "multiscale": MultiScaleConfig,
     },
+    "engine": {"local": LocalConfig},
     "sampler": {
         "ancestral": Ancestral,
         "ddim": Ddim,

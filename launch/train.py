@@ -23,10 +23,11 @@ def main(config: DictConfig) -> int:
     from trainer.interruption import Interruption
     from trainer.loop import Outcome, train
 
-    run = to_value(config)
-    keep_config(config, run)
-    with Interruption() as interruption:
-        outcome = train(run, World.from_environment(), interruption)
+    run, world = to_value(config), World.from_environment()
+    with Interruption() as interruption, world.joined(run.run.patience):
+        with world.together():
+            keep_config(config, run, writes=world.is_main)
+        outcome = train(run, world, interruption)
     if outcome is Outcome.PREEMPTED:
         print(
             f"left on {interruption.name} with everything saved in {run.checkpoints()}; the same command resumes"

@@ -24,12 +24,14 @@ PACKAGES = {*MAY_IMPORT, "tests", "benchmarks"}
 ONLY_IN = {
     "hydra": ("configs/", "launch/"),
     "omegaconf": ("configs/", "launch/"),
-    "torch.distributed.fsdp": ("trainer/fsdp.py",),
-    "deepspeed": ("trainer/zero.py",),
+    "torch.distributed.fsdp": ("trainer/engines/fsdp.py",),
+    "deepspeed": ("trainer/engines/zero.py",),
 }
 NAMES_ONLY_IN = {
-    **dict.fromkeys(("FSDP", "FSDPModule", "FullyShardedDataParallel", "fully_shard"), ("trainer/fsdp.py",)),
-    "deepspeed": ("trainer/zero.py",),
+    **dict.fromkeys(
+        ("FSDP", "FSDPModule", "FullyShardedDataParallel", "fully_shard"), ("trainer/engines/fsdp.py",)
+    ),
+    "deepspeed": ("trainer/engines/zero.py",),
 }
 NOT_IN_MODELS = ("torch.distributed", "os", "pathlib", "io", "subprocess")
 MOST_LINES_OF_A_FILE, MOST_LINES_OF_A_FUNCTION = 300, 40
@@ -131,10 +133,10 @@ PLANTED = {
     "processes in models by from": ("models/a.py", "from torch import distributed"),
     "files in models": ("models/a.py", "from pathlib import Path"),
     "environment in models": ("models/a.py", "import os.path"),
-    "fsdp": ("trainer/engine.py", "from torch.distributed.fsdp import FSDPModule"),
-    "fsdp by attribute": ("trainer/engine.py", "x = torch.distributed.fsdp.fully_shard(x)"),
-    "fsdp by alias": ("trainer/engine.py", "from somewhere import fully_shard as shard"),
-    "deepspeed": ("trainer/engine.py", "import deepspeed"),
+    "fsdp": ("trainer/engines/local.py", "from torch.distributed.fsdp import FSDPModule"),
+    "fsdp by attribute": ("trainer/engines/local.py", "x = torch.distributed.fsdp.fully_shard(x)"),
+    "fsdp by alias": ("trainer/engines/local.py", "from somewhere import fully_shard as shard"),
+    "deepspeed": ("trainer/engines/local.py", "import deepspeed"),
     "helpers": ("trainer/utils.py", ""),
     "a long file": ("trainer/a.py", "x = 1\n" * 301),
     "a long function": ("trainer/a.py", "def f():\n" + "    x = 1\n" * 40),
@@ -149,9 +151,9 @@ def test_a_planted_violation_is_caught(path, source):
 ALLOWED = {
     "down": ("launch/a.py", "from configs.schema import x\nfrom trainer.loop import train\nimport models.noise"),
     "hydra above": ("configs/a.py", "import hydra\nfrom omegaconf import DictConfig"),
-    "its own place": ("trainer/fsdp.py", "from torch.distributed.fsdp import fully_shard\nfully_shard(x)"),
+    "its own place": ("trainer/engines/fsdp.py", "from torch.distributed.fsdp import fully_shard\nfully_shard(x)"),
     "a package that begins alike": ("models/a.py", "import osmosis\nfrom torch import nn"),
-    "in words": ("trainer/engine.py", '"""Unlike FSDP and deepspeed, this engine is local."""'),
+    "in words": ("trainer/engines/local.py", '"""Unlike FSDP and deepspeed, this engine is local."""'),
     "a file of the most lines": ("trainer/a.py", "x = 1\n" * 300),
     "a function of the most lines": ("trainer/a.py", "def f():\n" + "    x = 1\n" * 39),
 }

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from models.diffusion import Chain
 from trainer.checkpoint import load_average
-from trainer.engine import Precision
+from trainer.engines.engine import Precision
 from trainer.run import Run
 
 

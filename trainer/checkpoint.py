@@ -25,7 +25,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from trainer.engine import MOMENTS, check_names
+from trainer.engines.engine import MOMENTS
+from trainer.shard import Shards
 from trainer.state import TrainState
 
 FORMAT = 1
@@ -87,7 +88,7 @@ class Checkpoints:
         averages = {ema_kind(half_life): state.ema.shards(half_life) for half_life in state.ema.averages}
         for kind, tensors in {**state.engine.state(), **averages}.items():
             path = partial / f"{kind}.safetensors"
-            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+            save_file({name: shard.whole.contiguous() for name, shard in tensors.items()}, path)
             sync(path)
         manifest = {
             "format": FORMAT,
@@ -115,13 +116,41 @@ class Checkpoints:
                 "the old shards, wherever they lie, or another run.directory"
             )
         kinds = {Path(name).stem: load(found[-1], name, manifest) for name in manifest["files"]}
-        state.engine.load(kinds)
-        for half_life in state.ema.averages:
-            average = average_of(kinds, half_life, found[-1])
-            for name, tensor in state.ema.shards(half_life).items():
-                tensor.copy_(average[name])
+        ours = state.engine.state()
+        for kind in ("parameters", *MOMENTS):
+            check_names(kind, shapes(ours[kind]), kinds[kind])
+        averages = {half_life: average_of(kinds, half_life, found[-1]) for half_life in state.ema.averages}
+        for kind, shards in ours.items():
+            fill(shards, kinds[kind])
+        state.engine.refresh()
+        for half_life, average in averages.items():
+            fill(state.ema.shards(half_life), average)
         state.images, state.cursor = manifest["images"], manifest["cursor"]
         return state
+
+
+def shapes(shards: Shards) -> dict[str, Tensor]:
+    """Tensors of the same names and shapes, without memory."""
+    return {name: torch.empty(shard.shape, device="meta") for name, shard in shards.items()}
+
+
+def fill(shards: Shards, tensors: Mapping[str, Tensor]) -> None:
+    """Copies whole tensors into the shards of the same names."""
+    for name, shard in shards.items():
+        shard.tensor.copy_(tensors[name].flatten()[shard.start : shard.stop])
+
+
+def check_names(what: str, ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> None:
+    """Raises ValueError for the first name or shape in which a checkpoint differs from the configured network."""
+    for name in [*ours, *(name for name in theirs if name not in ours)]:
+        if name not in theirs or name not in ours:
+            where = "the checkpoint" if name in theirs else "the configured network"
+            raise ValueError(f"the checkpoint is of another architecture: {what} {name!r} is only in {where}")
+        if ours[name].shape != theirs[name].shape:
+            raise ValueError(
+                f"the checkpoint is of another architecture: {what} {name!r} has the shape "
+                f"{tuple(theirs[name].shape)} there and {tuple(ours[name].shape)} in the configured network"
+            )
 
 
 def load_average(checkpoint: Path, half_life: float, shards: Mapping[str, Tensor]) -> dict[str, Tensor]:

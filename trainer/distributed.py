@@ -1,41 +1,176 @@
-"""The processes of a run."""
+"""The processes of a run, and what they say to each other beside the engine's own traffic."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
 
 import torch
+import torch.distributed as dist
+from torch import Tensor
+
+# What torchrun says, and what srun says of the same.
+PLACES = {
+    "rank": ("RANK", "SLURM_PROCID"),
+    "size": ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS"),
+    "local_rank": ("LOCAL_RANK", "SLURM_LOCALID"),
+}
+
+
+class FailedElsewhere(ValueError):
+    """Another rank cannot go on, so neither can this one."""
 
 
 @dataclass(frozen=True)
 class World:
-    """This process among all those of the run. Every rank calls every method, or none does."""
+    """This process among all those of the run. Every rank calls every method that talks, or none does."""
 
     rank: int = 0
     size: int = 1
+    local_rank: int = 0
 
     @classmethod
     def from_environment(cls) -> World:
-        """The world that torchrun or srun describes. Raises ValueError for more than one process."""
-        for variable in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS"):
-            size = os.environ.get(variable, "1")
-            if size != "1":
-                raise ValueError(
-                    f"engine=local trains in one process, but {variable} is {size}; start one process"
-                )
-        return cls()
+        """The world that torchrun or srun describes. Raises ValueError where that is no world."""
+        world = cls(**{name: number_of(variables) for name, variables in PLACES.items()})
+        if not 0 <= world.rank < world.size:
+            raise ValueError(
+                f"rank {world.rank} of {world.size} is no rank: {PLACES['rank']} and {PLACES['size']}"
+            )
+        if world.size > 1:
+            for variable in ("MASTER_ADDR", "MASTER_PORT"):
+                if variable not in os.environ:
+                    raise ValueError(
+                        f"{world.size} processes were started, but {variable}, where they meet, is not set; "
+                        "start them with torchrun"
+                    )
+        return world
+
+    @property
+    def device(self) -> torch.device:
+        """The accelerator of this process, or the CPU where there is none."""
+        return torch.device("cuda", self.local_rank) if torch.cuda.is_available() else torch.device("cpu")
 
     @property
     def is_main(self) -> bool:
         """Whether this rank writes what is written once: the log, TensorBoard, pictures."""
         return self.rank == 0
 
-    def agree(self, flag: bool) -> bool:
-        """Whether any rank's flag is set; the same answer on every rank."""
-        return flag
+    @contextmanager
+    def joined(self, patience: float) -> Iterator[None]:
+        """Within it the ranks can talk. One that waits for another longer than `patience` seconds fails.
+
+        Raises OSError where a rank does not come to the meeting place in that time.
+        """
+        if self.size == 1:
+            yield
+            return
+        backend = "cpu:gloo"
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
+            backend = "cpu:gloo,cuda:nccl"
+        where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        try:
+            dist.init_process_group(
+                backend, rank=self.rank, world_size=self.size, timeout=timedelta(seconds=patience)
+            )
+        except dist.DistError as error:
+            raise OSError(
+                f"rank {self.rank} of {self.size} could not meet the others at {where} within {patience:g} s "
+                f"(run.patience): {error}"
+            ) from error
+        try:
+            yield
+        finally:
+            dist.destroy_process_group()
+
+    def total(self, tensor: Tensor) -> Tensor:
+        """The sum over ranks, in place."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def everyones(self, value: Any) -> list[Any]:
+        """What each rank has, in the order of ranks, on every rank. For few and small plain values."""
+        if self.size == 1:
+            return [value]
+        found: list[Any] = [None] * self.size
+        dist.all_gather_object(found, value)
+        return found
+
+    def in_order(self, tensor: Tensor) -> Tensor:
+        """Every rank's tensor, all of one shape, one after the other along the first axis, on every rank."""
+        if self.size == 1:
+            return tensor
+        joined = tensor.new_empty(self.size * len(tensor), *tensor.shape[1:])
+        dist.all_gather_into_tensor(joined, tensor.contiguous())
+        return joined
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What any rank raises within it is raised on every rank: its own where it happened.
+
+        For work that each rank does by itself, such as opening files: within it no rank waits for another.
+        """
+        own: Exception | None = None
+        try:
+            yield
+        except (ValueError, OSError) as error:
+            own = error
+        told = self.everyones(None if own is None else str(own))
+        if own is not None:
+            raise own
+        for rank, message in enumerate(told):
+            if message is not None:
+                raise FailedElsewhere(f"rank {rank}: {message}")
+
+
+class Agreement:
+    """Whether any rank wants to leave: the same answer on every rank, one step late.
+
+    Each call starts the exchange of this step's flags and answers with that of the step before, which has long
+    arrived: no rank waits for the slowest one.
+    """
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self._flag = torch.zeros(1, dtype=torch.int32)
+        self._sent: dist.Work | None = None
+
+    def __call__(self, flag: bool) -> bool:
+        if self.world.size == 1:
+            return flag
+        agreed = self._answer()
+        self._flag.fill_(flag)
+        self._sent = dist.all_reduce(self._flag, dist.ReduceOp.MAX, async_op=True)
+        return agreed
+
+    def _answer(self) -> bool:
+        if self._sent is None:
+            return False
+        self._sent.wait()
+        return bool(self._flag)
+
+    def close(self) -> None:
+        """Waits for the exchange that is still under way: leaving in the midst of it would trouble the others."""
+        self._answer()
+
+
+def number_of(variables: tuple[str, ...]) -> int:
+    """The first of these environment variables that is set, as a number; without any, that of a single process."""
+    for variable in variables:
+        if variable in os.environ:
+            try:
+                return int(os.environ[variable])
+            except ValueError:
+                raise ValueError(f"{variable} must be a whole number, got {os.environ[variable]!r}") from None
+    return 1 if "WORLD_SIZE" in variables else 0
 
 
 def default_device() -> torch.device:
-    """The accelerator of this process, or the CPU where there is none."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """The accelerator of a single process, or the CPU where there is none."""
+    return World().device

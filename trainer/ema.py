@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
 from trainer.schedules import ema_decay
+from trainer.shard import Shard, Shards
 
 
 class Ema:
@@ -17,9 +18,9 @@ class Ema:
     call for each half-life, over as few and as long tensors as the weights' memory allows.
     """
 
-    def __init__(self, shards: Mapping[str, Tensor], half_lives: Sequence[float]) -> None:
+    def __init__(self, shards: Shards, half_lives: Sequence[float]) -> None:
         check_half_lives(half_lives)
-        self.weights = runs(shards.values())
+        self.weights = runs(shard.tensor for shard in shards.values())
         self.averages = {half_life: [run.clone() for run in self.weights] for half_life in half_lives}
         self._named = {half_life: named_like(shards, average) for half_life, average in self.averages.items()}
 
@@ -29,8 +30,8 @@ class Ema:
         for half_life, average in self.averages.items():
             torch._foreach_lerp_(average, self.weights, 1 - ema_decay(half_life, batch))
 
-    def shards(self, half_life: float | None = None) -> dict[str, Tensor]:
-        """The averaged weights by name: of `half_life`, or of the first one listed."""
+    def shards(self, half_life: float | None = None) -> Shards:
+        """The averaged weights by name, cut as the live ones are: of `half_life`, or of the first one listed."""
         chosen = next(iter(self.averages)) if half_life is None else half_life
         if chosen not in self.averages:
             raise ValueError(f"ema.half_lives has no {chosen}; it has {list(self.averages)}")
@@ -63,12 +64,13 @@ def runs(tensors: Iterable[Tensor]) -> list[Tensor]:
     return found
 
 
-def named_like(shards: Mapping[str, Tensor], flat: Sequence[Tensor]) -> dict[str, Tensor]:
-    """Views of the flat tensors in the names, order and shapes of the shards that they were made of."""
-    pieces, left = iter(flat), next(iter(shards.values())).new_empty(0)
+def named_like(shards: Shards, flat: Sequence[Tensor]) -> dict[str, Shard]:
+    """Views of the flat tensors in the names, order and places of the shards that they were made of."""
+    pieces, left = iter(flat), next(iter(shards.values())).tensor.new_empty(0)
     named = {}
     for name, shard in shards.items():
-        if shard.numel() and not left.numel():
+        count = shard.tensor.numel()
+        if count and not left.numel():
             left = next(pieces)
-        named[name], left = left[: shard.numel()].view(shard.shape), left[shard.numel() :]
+        named[name], left = shard.like(left[:count]), left[count:]
     return named

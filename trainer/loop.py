@@ -13,9 +13,9 @@ from models.noise import Noise
 from models.objectives import Objective, Terms
 from models.pixels import as_data
 from trainer.checkpoint import Checkpoints
-from trainer.distributed import World
+from trainer.distributed import Agreement, World
 from trainer.ema import Ema
-from trainer.engine import Engine
+from trainer.engines.engine import Engine
 from trainer.monitor import Monitor, Report
 from trainer.probes import SampleGrid
 from trainer.run import Run
@@ -32,14 +32,15 @@ class Outcome(Enum):
 
 def train(run: Run, world: World, asked_to_leave: Callable[[], bool]) -> Outcome:
     """Follows the flow once per batch: shard, batch, noise, network, loss, engine, average, checkpoint, look."""
-    data = run.data.build(run.run.seed, run.network.known_classes)
+    with world.together():
+        data = run.data.build(run.run.seed, run.network.known_classes)
     engine = run.engine.build(run.build_network, run.optimizer, run.run.seed, world)
     diffusion = run.diffusion(engine)
     ema, checkpoints = Ema(engine.shards(), run.ema.half_lives), Checkpoints(run.checkpoints(), run.run.keep)
     state = checkpoints.restore(TrainState(engine, ema, data.fingerprint))
     if state.images >= run.run.images:
         return Outcome.FINISHED
-    probes, save_every = [SampleGrid(run)], Every(run.run.save_every)
+    probes, save_every, agreed = [SampleGrid(run)], Every(run.run.save_every), Agreement(world)
     with (
         Monitor(run, world, state.images, engine.device) as monitor,
         data.open(state.cursor, world.rank, world.size, engine.accumulation) as batches,
@@ -50,7 +51,7 @@ def train(run: Run, world: World, asked_to_leave: Callable[[], bool]) -> Outcome
             state.advance(batch)
             state.ema.update(batch.global_size)
             monitor.record(report, state.images, batch.global_size, batches.waiting_seconds, batches.skipped)
-            finished, leaving = state.images >= run.run.images, world.agree(asked_to_leave())
+            finished, leaving = state.images >= run.run.images, agreed(asked_to_leave())
             if finished or leaving or save_every.due(state.images, batch.global_size):
                 monitor.look()
                 with monitor.aside():
@@ -60,6 +61,7 @@ def train(run: Run, world: World, asked_to_leave: Callable[[], bool]) -> Outcome
                     with monitor.aside(), engine.lend(state.ema.shards()):
                         probe(diffusion, monitor, state.images)
             if finished or leaving:
+                agreed.close()
                 break
     return Outcome.FINISHED if finished else Outcome.PREEMPTED
 

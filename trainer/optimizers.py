@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from trainer.schedules import learning_rate
 
@@ -57,3 +57,42 @@ class OptimizerConfig:
             weight_decay=self.weight_decay,
             fused=True,
         )
+
+
+def adam_state(optimizer: torch.optim.Adam) -> dict[Tensor, dict[str, Tensor]]:
+    """The moments and the number of steps of each parameter, made now if there was no step yet: Adam's start."""
+    for parameter in (each for group in optimizer.param_groups for each in group["params"]):
+        held = optimizer.state[parameter]
+        if not held:
+            held["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
+            held["exp_avg"] = torch.zeros_like(parameter, memory_format=torch.contiguous_format)
+            held["exp_avg_sq"] = torch.zeros_like(parameter, memory_format=torch.contiguous_format)
+    state: dict[Tensor, dict[str, Tensor]] = optimizer.state
+    return state
+
+
+def same_steps(optimizer: torch.optim.Adam, steps: Tensor) -> None:
+    """Every parameter has made so many steps."""
+    for held in adam_state(optimizer).values():
+        held["step"].copy_(steps)
+
+
+def norm_of(gradients: Sequence[Tensor]) -> Tensor:
+    """The norm of all of them together."""
+    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(gradients))))
+
+
+def guarded_step(optimizer: torch.optim.Adam, learning_rate: float, norm: Tensor, clip_norm: float) -> None:
+    """One step of a fused optimizer, then no gradients. Nothing moves where the gradient's norm is not finite.
+
+    norm: of the whole gradient, over all ranks. The fused kernel divides by grad_scale as it reads and does
+    nothing where found_inf is 1: neither clipping nor skipping costs a pass over the gradients, and no host waits.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+    norm = norm.float()
+    optimizer.found_inf = (~torch.isfinite(norm)).float()
+    if clip_norm:
+        optimizer.grad_scale = (norm / clip_norm).clamp(min=1)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)

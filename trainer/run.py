@@ -21,7 +21,8 @@ from models.processes import GaussianProcess, MarkovProcess, Process, required
 from models.samplers import Ancestral, Ddim, Sampler
 from models.schedules import Learned, Live
 from trainer.ema import check_half_lives
-from trainer.engine import EngineConfig
+from trainer.engines.engine import EngineConfig
+from trainer.engines.local import LocalConfig
 from trainer.optimizers import OptimizerConfig
 
 
@@ -39,7 +40,7 @@ class RunConfig:
     """directory: where everything that the run writes lies. seed: of the weights, the order and all noise.
 
     images: the budget; training ends when so many have been seen. save_every, log_every: in images. keep: how many
-    checkpoints are kept, 0 for all.
+    checkpoints are kept, 0 for all. patience: the seconds that a rank waits for the others before it gives up.
     """
 
     directory: str = "???"
@@ -48,11 +49,14 @@ class RunConfig:
     save_every: int = 100_000
     keep: int = 3
     log_every: int = 10_000
+    patience: float = 600.0
 
     def __post_init__(self) -> None:
         for name, least in (("images", 1), ("save_every", 1), ("log_every", 1), ("keep", 0), ("seed", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"run.{name} must be at least {least}, got {getattr(self, name)}")
+        if self.patience <= 0:
+            raise ValueError(f"run.patience must be more than 0 seconds, got {self.patience}")
 
 
 @dataclass
@@ -95,7 +99,7 @@ class Run:
     parameterization: ReverseKernel = field(default_factory=Epsilon)
     objective: Objective = field(default_factory=SimpleLoss)
     network: NetworkConfig = field(default_factory=UNetConfig)
-    engine: EngineConfig = field(default_factory=EngineConfig)
+    engine: EngineConfig = field(default_factory=LocalConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     ema: EmaConfig = field(default_factory=EmaConfig)
     sampler: Sampler = field(default_factory=Ancestral)

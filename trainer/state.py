@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from data_pipeline.stream import Batch
 from trainer.ema import Ema
-from trainer.engine import Engine
+from trainer.engines.engine import Engine
 
 
 @dataclass

@@ -7,6 +7,7 @@ import zlib
 from abc import ABC, abstractmethod
 
 import torch
+from jaxtyping import Float32
 from torch import Tensor, nn
 
 from models.noise import Noise, Purpose
@@ -24,12 +25,11 @@ class VarianceScaled:
     init_rows: tuple[int, ...] = ()
 
     def bounds(self) -> Tensor:
-        """The half-width of the uniform law of each row, shaped to multiply the weight."""
+        """The half-width of the uniform law of each row."""
         fan_in, field = self.weight[0].numel(), self.weight[0, 0].numel()
         rows = self.init_rows or (len(self.weight),)
         bounds = [(3 * self.init_scale / ((fan_in + count * field) / 2)) ** 0.5 for count in rows]
-        each_row = torch.repeat_interleave(torch.tensor(bounds), torch.tensor(rows))
-        return each_row.reshape(-1, *[1] * (self.weight.ndim - 1))
+        return torch.repeat_interleave(torch.tensor(bounds), torch.tensor(rows))
 
 
 class StartsItself(ABC):
@@ -51,38 +51,53 @@ class FanInUniform(StartsItself):
 
 @torch.no_grad()
 def initialize(network: nn.Module, seed: int) -> None:
-    """Fills every parameter in place. Norms start as the identity, biases at 0, the rest as their layer says.
+    """Fills every parameter in place.
 
     Raises ValueError for a parameter on the meta device or in a layer that does not say how it starts.
     """
     for name, parameter in network.named_parameters():
-        owner_name, _, kind = name.rpartition(".")
-        owner = network.get_submodule(owner_name)
         if parameter.is_meta:
             raise ValueError(f"parameter {name} is on the meta device: it needs memory first")
-        if isinstance(owner, StartsItself):
-            parameter.copy_(
-                owner.start(kind, keyed_uniform(seed, name, parameter.numel()).reshape(parameter.shape))
-            )
-        elif kind == "bias":
-            parameter.zero_()
-        elif isinstance(owner, VarianceScaled):
-            uniform = 2 * keyed_uniform(seed, name, parameter.numel()).reshape(parameter.shape) - 1
-            parameter.copy_(uniform * owner.bounds())
-        elif isinstance(owner, nn.GroupNorm):
-            parameter.fill_(1)
-        else:
-            raise ValueError(f"parameter {name}: its layer, {type(owner).__name__}, has no initial law")
+        parameter.copy_(initial(network, name, seed, 0, parameter.numel()).view(parameter.shape))
 
 
-def keyed_uniform(seed: int, name: str, count: int, piece: int = 1 << 18) -> Tensor:
-    """`count` uniform numbers in (0, 1] for the parameter `name`, made a piece at a time to stay in cache."""
+def initial(network: nn.Module, name: str, seed: int, start: int, stop: int) -> Float32[Tensor, " n"]:
+    """Elements start .. stop - 1, counted row by row, of what the parameter `name` starts as, on the CPU.
+
+    Norms start as the identity, biases at 0, the rest as their layer says. The network may be on the meta device:
+    each rank makes only what it owns. Raises ValueError where the layer does not say how it starts.
+    """
+    owner_name, _, kind = name.rpartition(".")
+    owner = network.get_submodule(owner_name)
+    if isinstance(owner, StartsItself):
+        parameter = owner.get_parameter(kind)
+        uniform = keyed_uniform(seed, name, parameter.numel(), 0, parameter.numel()).view(parameter.shape)
+        return owner.start(kind, uniform).flatten()[start:stop]
+    if kind == "bias":
+        return torch.zeros(stop - start)
+    if isinstance(owner, VarianceScaled):
+        row = owner.weight[0].numel()
+        rows = torch.arange(start, stop).div_(row, rounding_mode="floor")
+        return (2 * keyed_uniform(seed, name, owner.weight.numel(), start, stop) - 1) * owner.bounds()[rows]
+    if isinstance(owner, nn.GroupNorm):
+        return torch.ones(stop - start)
+    raise ValueError(f"parameter {name}: its layer, {type(owner).__name__}, has no initial law")
+
+
+def keyed_uniform(
+    seed: int, name: str, count: int, start: int, stop: int, piece: int = 1 << 18
+) -> Float32[Tensor, " n"]:
+    """Numbers start .. stop - 1 of the `count` of the parameter `name`, uniform in (0, 1].
+
+    They are made a piece at a time, to stay in cache, and only the pieces that are asked for.
+    """
     noise = Noise(seed, torch.tensor([zlib.crc32(name.encode())]))
+    first, last = start // piece, -(-stop // piece)
     pieces = [
-        noise.uniform(Purpose.INITIALIZATION, (min(piece, count - start),), step)[0]
-        for step, start in enumerate(range(0, count, piece))
+        noise.uniform(Purpose.INITIALIZATION, (min(piece, count - step * piece),), step)[0]
+        for step in range(first, last)
     ]
-    return torch.cat(pieces)
+    return torch.cat([torch.empty(0), *pieces])[start - first * piece : stop - first * piece]
 
 
 def normal_of(uniform: Tensor) -> Tensor:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from typing import cast
+
 import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor, nn
@@ -29,6 +32,10 @@ class Scheduled(StartsItself, nn.Module):
     ) -> Float[Tensor, "B O H W"]:
         out: Tensor = self.network(x, t, condition)
         return out
+
+    def stages(self) -> Iterator[nn.Module]:
+        """The network's."""
+        return cast(Callable[[], Iterator[nn.Module]], self.network.stages)()
 
     def beta(self) -> Float64[Tensor, " T"]:
         """beta_1 .. beta_T as they are now."""

@@ -175,8 +175,8 @@ def test_averages_of_nearly_equal_half_lives_are_kept_apart(checkpoints):
     saved = tiny.state(steps=2, half_lives=(1234567.0, 1234568.0))
     directory = checkpoints.save(saved)
     for half_life in saved.ema.averages:
-        average = load_average(directory, half_life, saved.engine.shards())
-        assert tiny.same(average, saved.ema.shards(half_life))
+        average = load_average(directory, half_life, tiny.weights(saved.engine))
+        assert tiny.same(average, tiny.averages(saved, half_life))
 
 
 def test_a_checkpoint_of_another_architecture_is_refused(checkpoints):
@@ -190,7 +190,7 @@ def test_an_average_that_was_not_kept_is_refused(checkpoints):
     with pytest.raises(ValueError, match="no average with the half-life 7"):
         checkpoints.restore(tiny.state(half_lives=(7.0,)))
     with pytest.raises(ValueError, match="no average with the half-life 7"):
-        load_average(directory, 7.0, tiny.engine().shards())
+        load_average(directory, 7.0, tiny.weights(tiny.engine()))
 
 
 def test_an_average_can_be_loaded_alone(checkpoints):
@@ -198,10 +198,10 @@ def test_an_average_can_be_loaded_alone(checkpoints):
     directory = checkpoints.save(saved)
     for name in set(FILES) - {"ema-5000.safetensors"}:
         (directory / name).unlink()
-    average = load_average(directory, 5000.0, tiny.engine().shards())
-    assert tiny.same(average, saved.ema.shards(5000.0))
+    average = load_average(directory, 5000.0, tiny.weights(tiny.engine()))
+    assert tiny.same(average, tiny.averages(saved, 5000.0))
     with pytest.raises(ValueError, match=r"another architecture: averages 'conv_in\.weight'"):
-        load_average(directory, 5000.0, tiny.engine(tiny.network(channels=16)).shards())
+        load_average(directory, 5000.0, tiny.weights(tiny.engine(tiny.network(channels=16))))
 
 
 A_FULL_DISK = """

@@ -8,7 +8,7 @@ import torch
 from models.networks.unet import UNetConfig
 from models.samplers import Ddim
 from tests.trainer import tiny
-from trainer.engine import Precision
+from trainer.engines.engine import Precision
 from trainer.generator import Generator
 
 

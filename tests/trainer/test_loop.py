@@ -37,9 +37,9 @@ def test_the_terms_are_those_of_the_objective_on_the_noise_of_the_seed_and_the_i
 
 def test_a_step_goes_downhill_on_the_mean_of_the_terms():
     engine, batch, rate = tiny.engine(clip_norm=0.0), tiny.batch(), 1e-6
-    before = {name: weight.clone() for name, weight in engine.shards().items()}
+    before = {name: weight.clone() for name, weight in tiny.weights(engine).items()}
     first = train_step(engine, tiny.diffusion(engine), SimpleLoss(), batch, rate, seed=7)
-    moved = sum(float((engine.shards()[name] - before[name]).abs().sum()) for name in before)
+    moved = sum(float((tiny.weights(engine)[name] - before[name]).abs().sum()) for name in before)
     count = sum(weight.numel() for weight in before.values())
     assert moved == pytest.approx(rate * count, rel=0.2)  # Adam's first step is the rate, in every weight
     again = train_step(engine, tiny.diffusion(engine), SimpleLoss(), batch, rate, seed=7)

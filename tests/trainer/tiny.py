@@ -14,7 +14,8 @@ from models.noise import Noise, Purpose
 from models.parameterizations import Epsilon
 from models.processes import GaussianProcess
 from trainer.ema import Ema
-from trainer.engine import EngineConfig, LocalEngine, Precision
+from trainer.engines.engine import Precision
+from trainer.engines.local import LocalConfig, LocalEngine
 from trainer.optimizers import OptimizerConfig
 from trainer.state import TrainState
 
@@ -37,12 +38,22 @@ def engine(
 ) -> LocalEngine:
     """An engine whose weights are nowhere zero, so that every one of them is trained from the first step on."""
     built = LocalEngine(
-        EngineConfig(precision=precision, **config), build or network(), optimizer or OptimizerConfig(), seed, CPU
+        LocalConfig(precision=precision, **config), build or network(), optimizer or OptimizerConfig(), seed, CPU
     )
     generator = torch.Generator().manual_seed(seed)
-    for weight in built.shards().values():
+    for weight in weights(built).values():
         weight += 0.05 * torch.randn(weight.shape, generator=generator)
     return built
+
+
+def weights(of: LocalEngine) -> dict[str, torch.Tensor]:
+    """The engine's live weights, in their own shapes."""
+    return {name: shard.whole for name, shard in of.shards().items()}
+
+
+def averages(of: TrainState, half_life: float) -> dict[str, torch.Tensor]:
+    """One of the averages of the weights, in their own shapes."""
+    return {name: shard.whole for name, shard in of.ema.shards(half_life).items()}
 
 
 def images(count: int = 8, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -94,7 +105,9 @@ def tensors(of: TrainState) -> dict[str, torch.Tensor]:
         **of.engine.state(),
         **{f"ema-{half_life}": of.ema.shards(half_life) for half_life in of.ema.averages},
     }
-    return {f"{kind}/{name}": tensor.clone() for kind, named in kinds.items() for name, tensor in named.items()}
+    return {
+        f"{kind}/{name}": shard.whole.clone() for kind, named in kinds.items() for name, shard in named.items()
+    }
 
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:

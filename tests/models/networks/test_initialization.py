@@ -9,7 +9,7 @@ import torch
 from scipy import stats
 from torch import nn
 
-from models.networks.initialization import initialize, keyed_uniform
+from models.networks.initialization import initial, initialize, keyed_uniform
 from models.networks.layers import Conv2d, Linear
 from models.networks.unet import UNet, UNetConfig
 
@@ -83,7 +83,7 @@ def test_a_parameter_does_not_depend_on_the_order_in_which_parameters_come():
 
 
 def test_parameters_of_different_names_are_independent():
-    one, other = (keyed_uniform(0, name, 100_000).double() for name in ("a.weight", "b.weight"))
+    one, other = (keyed_uniform(0, name, 100_000, 0, 100_000).double() for name in ("a.weight", "b.weight"))
     assert stats.pearsonr(one, other).pvalue > 1e-4
 
 
@@ -96,7 +96,7 @@ def test_no_two_parameters_of_a_network_share_their_noise(multipliers):
 
 
 def test_a_long_parameter_made_in_pieces_repeats_nothing():
-    x = keyed_uniform(0, "a.weight", 10_000, piece=1024)
+    x = keyed_uniform(0, "a.weight", 10_000, 0, 10_000, piece=1024)
     assert x.shape == (10_000,)
     assert stats.kstest(x.numpy(), "uniform").pvalue > 1e-4
     pieces = x[: 9 * 1024].reshape(9, 1024)
@@ -113,3 +113,19 @@ def test_a_parameter_without_memory_is_refused():
 def test_a_layer_that_does_not_say_how_it_starts_is_refused():
     with pytest.raises(ValueError, match=r"odd\.weight: its layer, Embedding, has no initial law"):
         initialize(nn.ModuleDict({"odd": nn.Embedding(4, 4)}), seed=0)
+
+
+@pytest.mark.parametrize("kind", ["unet", "refinenet"])
+def test_a_rank_makes_only_what_it_owns_and_makes_the_same(kind):
+    """Any cut of any parameter, from a network without memory, is that cut of the whole."""
+    from models.networks.refinenet import RefineNetConfig
+
+    config = CONFIG if kind == "unet" else RefineNetConfig(channels=4)
+    with torch.device("meta"):
+        network = config.build(1, 8, steps=10)
+    whole = config.build(1, 8, steps=10)
+    initialize(whole, seed=5)
+    for name, parameter in whole.named_parameters():
+        count = parameter.numel()
+        for start, stop in ((0, count), (count // 3, count // 2), (count, count)):
+            assert torch.equal(initial(network, name, 5, start, stop), parameter.flatten()[start:stop]), name

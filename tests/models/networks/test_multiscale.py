@@ -115,7 +115,7 @@ def test_every_parameter_is_trained():
 
 
 def test_recomputed_stages_give_the_same_gradient():
-    from trainer.engine import recompute_stages
+    from trainer.engines.network import recompute_stages
 
     gradients = []
     for recompute in (False, True):
