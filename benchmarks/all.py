@@ -8,6 +8,7 @@ import sys
 BENCHMARKS = (
     ["benchmarks.training_step", "--batch", "8"],
     ["benchmarks.training_step", "--batch", "32", "--turns", "9"],
+    ["benchmarks.dropout"],
     ["benchmarks.ema"],
     ["benchmarks.startup"],
 )

@@ -41,6 +41,7 @@ class Purpose(IntEnum):
     LABEL_DROP = 14
     CORRECTOR = 15
     DEQUANTIZE = 16
+    DROPOUT = 17
 
 
 def philox(counter: Sequence[Int64[Tensor, "..."]], key: tuple[int, int]) -> list[Int64[Tensor, "..."]]:

@@ -9,6 +9,7 @@ import torch
 
 from data_pipeline.batches import Batch
 from models.diffusion import Chain
+from models.networks.dropout import key_dropout
 from models.noise import Noise
 from models.objectives import Objective, Terms
 from models.pixels import as_data
@@ -76,15 +77,10 @@ def train_step(
     terms, size = [], len(x_0) // engine.accumulation
     for number in range(engine.accumulation):
         rows = slice(number * size, (number + 1) * size)
-        seed_dropout(seed, batch.cursor, number)
+        key_dropout(engine.network, noise[rows])
         given = None if condition is None else condition[rows]
         terms.append(objective(diffusion, x_0[rows], noise[rows], given))
         engine.backward(terms[-1].loss.sum() / len(x_0), last=number == engine.accumulation - 1)
     norm = engine.step(lr)
     joined = Terms(torch.cat([term.loss.detach() for term in terms]), torch.cat([term.t for term in terms]))
     return Report(joined, norm, lr)
-
-
-def seed_dropout(seed: int, cursor: int, micro_batch: int) -> None:
-    """Dropout is the one draw of torch's own generator; seeded anew each time, it leaves nothing to save."""
-    torch.manual_seed((seed * 0x9E3779B97F4A7C15 + cursor * 1024 + micro_batch) % 2**63)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.classes import NO_CLASS
+from models.networks.dropout import Dropout
 from models.networks.initialization import StartsItself, VarianceScaled, normal_of
 
 
@@ -29,28 +30,6 @@ class Conv2d(VarianceScaled, nn.Conv2d):
     def __init__(self, inputs: int, outputs: int, size: int = 3, stride: int = 1, init_scale: float = 1.0) -> None:
         super().__init__(inputs, outputs, size, stride, padding=size // 2 if stride == 1 else 0)
         self.init_scale = init_scale
-
-
-class Dropout(nn.Module):
-    """Dropout, with probability p to the nearest 2^-16.
-
-    A CPU draws its numbers one after the other, so there each 64-bit number decides for four elements; torch's own
-    dropout draws two numbers for each, and takes a twelfth of a training step.
-    """
-
-    def __init__(self, p: float) -> None:
-        super().__init__()
-        self.dropped = round(p * 2**16)
-
-    def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        if not (self.training and self.dropped):
-            return x
-        p = self.dropped / 2**16
-        if x.device.type != "cpu":
-            return functional.dropout(x, p)
-        words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
-        lanes = words.view(torch.int16)[: x.numel()].view(x.shape)
-        return x.masked_fill(lanes < self.dropped - 2**15, 0) * (1 / (1 - p))
 
 
 class ResidualBlock(nn.Module):

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from data_pipeline.stream import Batch
 from models.classes import NO_CLASS
+from models.networks.dropout import key_dropout
 from models.networks.unet import UNetConfig
 from models.noise import Noise
 from models.objectives import SimpleLoss
@@ -71,15 +71,20 @@ def test_a_step_with_dropout_does_not_depend_on_what_torch_has_drawn_before(accu
         assert torch.equal(a.gradient_norm, b.gradient_norm)
 
 
-def test_micro_batches_and_steps_draw_different_dropout():
-    """The same image eight times at the same noise: only dropout can make its losses differ."""
-    index = torch.zeros(8, dtype=torch.int64)
-    losses = []
-    for cursor in (8, 16):
-        engine = tiny.engine(tiny.network(dropout=0.5), accumulation=8)
-        batch = Batch(tiny.batch().x[:1].expand(8, 1, 8, 8), None, index, cursor, 8)
-        losses += train_step(engine, tiny.diffusion(engine), SimpleLoss(), batch, 1e-3, seed=7).terms.loss.tolist()
-    assert len(set(losses)) == 16
+def test_every_sample_draws_its_own_dropout():
+    """The same image eight times at one t: only what is keyed by the sample can make its losses differ."""
+    engine = tiny.engine(tiny.network(dropout=0.5))
+    x, t = tiny.images(1)[:2]
+    with torch.no_grad():
+        key_dropout(engine.network, Noise(7, torch.arange(8)))
+        outputs = engine(x.expand(8, 1, 8, 8), t.expand(8))
+    assert len({float(output.sum()) for output in outputs}) == 8
+
+
+def test_micro_batches_draw_the_same_dropout_as_the_whole_batch():
+    whole, halves = (steps(accumulation, dropout=0.5) for accumulation in (1, 4))
+    for a, b in zip(whole, halves, strict=True):
+        assert torch.allclose(a.terms.loss, b.terms.loss, rtol=1e-4)
 
 
 def test_a_step_accumulated_reports_every_image_in_order():
