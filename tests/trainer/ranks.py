@@ -8,6 +8,7 @@ import socket
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 from trainer.distributed import World
@@ -19,6 +20,22 @@ def on_ranks(size: int, function: Callable[..., Any], *arguments: object, patien
     The function is one of a module's, and what it takes and returns can be pickled; torch tensors are returned as
     numpy arrays. Raises AssertionError with the trace of every rank that raised, and ends the others.
     """
+    processes, pipes = started(size, function, *arguments, patience=patience)
+    try:
+        answers = dict(collected(pipes))
+    finally:
+        for process in processes:
+            process.terminate()
+            process.join()
+    failed = [f"rank {rank}:\n{answer}" for rank, (fine, answer) in sorted(answers.items()) if not fine]
+    assert not failed, "\n".join(failed)
+    return [answers[rank][1] for rank in range(size)]
+
+
+def started(
+    size: int, function: Callable[..., Any], *arguments: object, patience: float = 60.0
+) -> tuple[list[BaseProcess], list[Connection]]:
+    """The ranks, running, and the pipes by which each tells (whether it was fine, result or trace)."""
     # Forked from a process that has imported all this and done nothing: a rank starts in milliseconds.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch", "deepspeed", "trainer.loop"])
@@ -31,15 +48,7 @@ def on_ranks(size: int, function: Callable[..., Any], *arguments: object, patien
         theirs.close()
         pipes.append(ours)
         processes.append(process)
-    try:
-        answers = dict(collected(pipes))
-    finally:
-        for process in processes:
-            process.terminate()
-            process.join()
-    failed = [f"rank {rank}:\n{answer}" for rank, (fine, answer) in sorted(answers.items()) if not fine]
-    assert not failed, "\n".join(failed)
-    return [answers[rank][1] for rank in range(size)]
+    return processes, pipes
 
 
 def collected(pipes: list[Connection]):
