@@ -1,1 +1,1 @@
-"""Whether a run is one curve: on any engine, any number of ranks, through any change of them, and through kills."""
+"""Whether a run is one curve: on any engine and number of ranks, through any change of them, through kills."""

@@ -1,4 +1,4 @@
-"""Twenty steps in fp32 on every engine, on 1, 2 and 3 ranks, in 1 and 2 micro-batches, against the local engine."""
+"""Twenty steps in fp32: every engine on 1, 2 and 3 ranks, in 1 and 2 micro-batches, against the local one."""
 
 from __future__ import annotations
 

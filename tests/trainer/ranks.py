@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import socket
+import sys
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
@@ -79,6 +80,7 @@ def be_rank(pipe: Connection, settings: tuple[World, int, float], function: Call
     except BaseException:
         answer = False, traceback.format_exc()
     pipe.send(answer)
+    sys.exit(not answer[0])
 
 
 def plain(value: Any) -> Any:
