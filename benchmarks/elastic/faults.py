@@ -1,8 +1,8 @@
 """kill -9 at random times, of any rank, also inside a save: nothing is lost, repeated or torn.
 
 Runs of two ranks on each engine in turn are killed and started again until they end. After each death the rank
-that is left must end by itself, and the newest checkpoint must be whole; at the end, the averages must be those of a
-run that nothing interrupted, bit for bit, which no lost or repeated sample would leave so.
+that is left must end by itself, and the newest checkpoint must be whole; at the end, the averages must be those of
+a run that nothing interrupted, bit for bit, which no lost or repeated sample would leave so.
 """
 
 from __future__ import annotations
