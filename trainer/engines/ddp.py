@@ -45,8 +45,8 @@ class DdpEngine(LocalEngine):
         device: torch.device,
     ) -> None:
         super().__init__(config, network, optimizer, seed, device)
-        # What is compiled is a stage: there is nothing in it that a bucket's boundary could cut.
-        torch._dynamo.config.optimize_ddp = False
+        if config.compile:  # a stage at a time, so there is nothing that DDP's own compiler could cut
+            torch._dynamo.config.optimize_ddp = False
         self._replicated = DistributedDataParallel(
             self.network,
             init_sync=False,

@@ -48,8 +48,8 @@ class FsdpConfig(EngineConfig):
             raise ValueError(f"engine.replicas must divide the number of ranks, {world.size}, got {self.replicas}")
         if isinstance(on_meta(network), Scheduled):
             raise ValueError(
-                "process/schedule=learned reads its parameters outside the network's forward pass, where engine=fsdp "
-                "has only a part of them; choose engine=local or engine=ddp"
+                "process/schedule=learned reads its parameters outside the network's forward pass, where "
+                "engine=fsdp has only a part of them; choose engine=local or engine=ddp"
             )
         if world.size == 1:
             return LocalEngine(self, network, optimizer, seed, world.device)
@@ -92,7 +92,7 @@ class FsdpEngine(Engine):
         return run(self.network, self.config, x, t, condition)
 
     def backward(self, loss: Tensor, last: bool) -> None:
-        """Each backward pass leaves to each rank the sum over its replica's ranks, and the last one the whole sum."""
+        """Each backward pass leaves to a rank its rows of its replica's sum, the last one of the whole."""
         self.network.set_requires_all_reduce(last)
         loss.backward()
 
@@ -107,7 +107,7 @@ class FsdpEngine(Engine):
         return norm
 
     def _norm(self) -> Tensor:
-        """Of the whole gradient, of which every replica has all: in fp64, as squares overflow sooner than norms."""
+        """Of the whole gradient, which every replica has: in fp64, as squares overflow before norms do."""
         square = norm_of([each.grad for each in self._owned.values() if each.grad is not None]).double().square()
         dist.all_reduce(square, group=self._shard_group)
         return square.sqrt().float()
@@ -131,7 +131,7 @@ class FsdpEngine(Engine):
         self._forget_gathered()
 
     def _forget_gathered(self) -> None:
-        """The weights have changed: what was gathered of them, and kept after a forward pass, is not used again."""
+        """The weights have changed: what a forward pass gathered of them, and kept, is not used again."""
         for unit in self._units:
             unit.reshard()
 
