@@ -39,6 +39,8 @@ from models.schedules import Constant, Cosine, Geometric, Learned, Linear, Quadr
 from models.score_matching import DenoisingScoreMatching, ImplicitScoreMatching, SlicedScoreMatching
 from models.solvers import DpmSolver2M, Heun
 from models.variational import Hybrid, VariationalBound
+from trainer.engines.ddp import DdpConfig
+from trainer.engines.fsdp import FsdpConfig
 from trainer.engines.local import LocalConfig
 from trainer.run import Run
 
@@ -88,7 +90,7 @@ GROUPS: dict[str, dict[str, type]] = {
         "mlp": MlpConfig,
         "multiscale": MultiScaleConfig,
     },
-    "engine": {"local": LocalConfig},
+    "engine": {"local": LocalConfig, "ddp": DdpConfig, "fsdp": FsdpConfig},
     "sampler": {
         "ancestral": Ancestral,
         "ddim": Ddim,

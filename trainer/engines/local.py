@@ -49,12 +49,7 @@ class LocalEngine(Engine):
         as_configured(self.network, config)
         self.parameters = dict(self.network.named_parameters())
         self.optimizer = optimizer.build(self.parameters.values())
-        moments = adam_state(self.optimizer)
-        self._state: dict[str, Shards] = {"parameters": wholes(self.parameters)}
-        for kind in MOMENTS:
-            self._state[kind] = wholes({name: moments[each][kind] for name, each in self.parameters.items()})
-        self._steps = next(iter(moments.values()))["step"]
-        self._state["steps"] = {"optimizer": Shard.of_whole(self._steps)}
+        self._state = state_of(self.optimizer, self.parameters, wholes(self.parameters))
 
     def __call__(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         return run(self.network, self.config, x, t, condition)
@@ -89,7 +84,20 @@ class LocalEngine(Engine):
         return self._state
 
     def refresh(self) -> None:
-        same_steps(self.optimizer, self._steps)
+        same_steps(self.optimizer, self._state["steps"]["optimizer"].whole)
+
+
+def state_of(
+    optimizer: torch.optim.Adam, parameters: Mapping[str, nn.Parameter], shards: Shards
+) -> dict[str, Shards]:
+    """What a checkpoint holds of an engine whose optimizer goes over `parameters`, the tensors of its shards."""
+    moments = adam_state(optimizer)
+    state: dict[str, Shards] = {"parameters": shards}
+    for kind in MOMENTS:
+        of_kind = {name: moments[parameter][kind].view(-1) for name, parameter in parameters.items()}
+        state[kind] = {name: shard.like(of_kind[name]) for name, shard in shards.items()}
+    state["steps"] = {"optimizer": Shard.of_whole(next(iter(moments.values()))["step"])}
+    return state
 
 
 def wholes(tensors: Mapping[str, Tensor]) -> Shards:

@@ -22,11 +22,20 @@ def as_configured(network: nn.Module, config: EngineConfig) -> None:
     """Recomputes and compiles stage by stage, as chosen. Names of parameters stay the same."""
     # TF32 is no fp32.
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    if config.compile:
+        compile_stages(network)
     if config.checkpoint_activations:
         recompute_stages(network)
-    if config.compile:
-        for stage in network.stages():
-            stage.compile()
+
+
+def compile_stages(network: nn.Module) -> None:
+    """Compiles each of the network's stages, for the shapes that it meets.
+
+    In isolation: stages of one class otherwise share a few compiled programs, and run as they are once those are
+    used up. The forward alone: what an engine hangs on a stage to gather its weights stays outside.
+    """
+    for stage in network.stages():
+        stage.forward = torch.compile(stage.forward, dynamic=False, isolate_recompiles=True)
 
 
 def recompute_stages(network: nn.Module) -> None:

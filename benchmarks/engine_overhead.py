@@ -1,0 +1,122 @@
+"""A step through our engines against a bare loop around the libraries below them, with the same settings.
+
+python -m torch.distributed.run --standalone --nproc-per-node 2 -m benchmarks.engine_overhead
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.nn.parallel import DistributedDataParallel
+
+from benchmarks.interleave import interleave, publish, ratio
+from models.networks.initialization import initialize
+from models.networks.unet import UNetConfig
+from trainer.distributed import World
+from trainer.engines.ddp import DdpConfig
+from trainer.engines.engine import EngineConfig
+from trainer.engines.fsdp import FsdpConfig
+from trainer.optimizers import OptimizerConfig
+
+RATE, CLIP = 2e-4, 1.0
+TARGET = 0.97  # our layer may cost 3 %
+Step = Callable[[], object]
+
+
+def network() -> nn.Module:
+    """A U-Net of the CIFAR-10 shape, with half the channels."""
+    return UNetConfig(channels=64).build(3, 32)
+
+
+def inputs(batch: int, world: World) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """x, t and what the network is to say."""
+    generator = torch.Generator().manual_seed(world.rank)
+    x, target = (torch.randn(batch, 3, 32, 32, generator=generator).to(world.device) for _ in range(2))
+    return x, torch.randint(1, 1001, (batch,), generator=generator).to(world.device), target
+
+
+def ours(config: EngineConfig, batch: int, world: World) -> Step:
+    """A step through the engine."""
+    engine = config.build(network, OptimizerConfig(), 0, world)
+    x, t, target = inputs(batch, world)
+
+    def step() -> None:
+        engine.backward((engine(x, t).float() - target).square().mean(), last=True)
+        engine.step(RATE)
+
+    return step
+
+
+def bare(module: nn.Module, batch: int, world: World) -> Step:
+    """A step as the library's own examples make it."""
+    adam = torch.optim.AdamW(module.parameters(), lr=RATE, weight_decay=0.0, fused=True)
+    x, t, target = inputs(batch, world)
+
+    def step() -> None:
+        with torch.autocast(world.device.type, torch.bfloat16):
+            output = module(x, t)
+        (output.float() - target).square().mean().backward()
+        torch.nn.utils.clip_grad_norm_(module.parameters(), CLIP)
+        adam.step()
+        adam.zero_grad()
+
+    return step
+
+
+def built(world: World) -> nn.Module:
+    """The network, initialized."""
+    made = network().to(world.device)
+    initialize(made, 0)
+    return made
+
+
+def bare_ddp(world: World) -> nn.Module:
+    """DistributedDataParallel with the engine's settings."""
+    return DistributedDataParallel(built(world), gradient_as_bucket_view=True, bucket_cap_mb=100)
+
+
+def bare_fsdp(world: World) -> nn.Module:
+    """FSDP2 with the engine's settings."""
+    made, mesh = built(world), init_device_mesh(world.device.type, (world.size,))
+    policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
+    for stage in made.stages():
+        fully_shard(stage, mesh=mesh, mp_policy=policy)
+    return fully_shard(made, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
+
+
+# engine → its config, and what it is compared with.
+PAIRS = {
+    "ddp": (DdpConfig, bare_ddp, "bare DistributedDataParallel"),
+    "fsdp": (FsdpConfig, bare_fsdp, "bare FSDP2"),
+}
+
+
+def main() -> None:
+    """Each engine and its peer, turn by turn, on every rank."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--turns", type=int, default=15)
+    parser.add_argument("--engines", nargs="+", default=list(PAIRS), choices=list(PAIRS))
+    options = parser.parse_args()
+    world, ratios = World.from_environment(), []
+    with world.joined(600.0):
+        for name in options.engines:
+            config, peer, what = PAIRS[name]
+            ways = {
+                "ours": ours(config(clip_norm=CLIP), options.batch, world),
+                "theirs": bare(peer(world), options.batch, world),
+            }
+            seconds = interleave(ways, options.turns)
+            claim = f"step under engine={name}, {world.size} ranks, batch {options.batch} each, bf16"
+            ratios.append(ratio(claim, what, TARGET, seconds["theirs"], seconds["ours"]))
+    if world.is_main:
+        publish("engine_overhead", ratios)
+
+
+if __name__ == "__main__":
+    main()
