@@ -40,6 +40,7 @@ from models.score_matching import DenoisingScoreMatching, ImplicitScoreMatching,
 from models.solvers import DpmSolver2M, Heun
 from models.variational import Hybrid, VariationalBound
 from trainer.engines.local import LocalConfig
+from trainer.engines.zero import Zero1Config, Zero2Config, Zero3Config
 from trainer.run import Run
 
 GROUPS: dict[str, dict[str, type]] = {
@@ -88,7 +89,7 @@ GROUPS: dict[str, dict[str, type]] = {
         "mlp": MlpConfig,
         "multiscale": MultiScaleConfig,
     },
-    "engine": {"local": LocalConfig},
+    "engine": {"local": LocalConfig, "zero1": Zero1Config, "zero2": Zero2Config, "zero3": Zero3Config},
     "sampler": {
         "ancestral": Ancestral,
         "ddim": Ddim,
