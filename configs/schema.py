@@ -42,6 +42,7 @@ from models.variational import Hybrid, VariationalBound
 from trainer.engines.ddp import DdpConfig
 from trainer.engines.fsdp import FsdpConfig
 from trainer.engines.local import LocalConfig
+from trainer.engines.zero import Zero1Config, Zero2Config, Zero3Config
 from trainer.run import Run
 
 GROUPS: dict[str, dict[str, type]] = {
@@ -90,7 +91,14 @@ GROUPS: dict[str, dict[str, type]] = {
         "mlp": MlpConfig,
         "multiscale": MultiScaleConfig,
     },
-    "engine": {"local": LocalConfig, "ddp": DdpConfig, "fsdp": FsdpConfig},
+    "engine": {
+        "local": LocalConfig,
+        "ddp": DdpConfig,
+        "fsdp": FsdpConfig,
+        "zero1": Zero1Config,
+        "zero2": Zero2Config,
+        "zero3": Zero3Config,
+    },
     "sampler": {
         "ancestral": Ancestral,
         "ddim": Ddim,

@@ -83,7 +83,14 @@ def norm_of(gradients: Sequence[Tensor]) -> Tensor:
 
 
 def guarded_step(optimizer: torch.optim.Adam, learning_rate: float, norm: Tensor, clip_norm: float) -> None:
-    """One step of a fused optimizer, then no gradients. Nothing moves where the gradient's norm is not finite.
+    """One step of a fused optimizer, then no gradients. Nothing moves where the gradient's norm is not finite."""
+    guard(optimizer, learning_rate, norm, clip_norm)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
+def guard(optimizer: torch.optim.Adam, learning_rate: float, norm: Tensor, clip_norm: float) -> None:
+    """Prepares a fused optimizer's next step, to be clipped, or to move nothing where the norm is not finite.
 
     norm: of the whole gradient, over all ranks. The fused kernel divides by grad_scale as it reads and does
     nothing where found_inf is 1: neither clipping nor skipping costs a pass over the gradients, and no host waits.
@@ -94,5 +101,3 @@ def guarded_step(optimizer: torch.optim.Adam, learning_rate: float, norm: Tensor
     optimizer.found_inf = (~torch.isfinite(norm)).float()
     if clip_norm:
         optimizer.grad_scale = (norm / clip_norm).clamp(min=1)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
