@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from configs.schema import GROUPS, PLACES, open_part, open_run
 from data_pipeline.atomic import atomically
 from models.pixels import PixelRange
-from trainer.checkpoint import Checkpoints
+from trainer.checkpoints.checkpoints import Checkpoints
 from trainer.run import Run
 
 # Of the engine only what is computed is fixed: its precision and where it clips.

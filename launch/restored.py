@@ -17,7 +17,7 @@ from models.diffusion import Chain
 from models.guidance import guided
 from models.pixels import to_bytes
 from trainer.averaged import averaged_diffusion
-from trainer.checkpoint import Checkpoints
+from trainer.checkpoints.checkpoints import Checkpoints
 from trainer.distributed import default_device
 from trainer.generator import Generator
 from trainer.run import Run

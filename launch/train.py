@@ -18,7 +18,7 @@ register()
 def main(config: DictConfig) -> int:
     """Composes the run, trains, and says how it ended."""
     from configs.runs import keep_config, to_value
-    from trainer.checkpoint import Checkpoints
+    from trainer.checkpoints.checkpoints import Checkpoints
     from trainer.distributed import World
     from trainer.interruption import Interruption
     from trainer.loop import Outcome, train

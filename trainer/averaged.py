@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from models.diffusion import Chain
-from trainer.checkpoint import load_average
+from trainer.checkpoints.average import load_average
 from trainer.engines.engine import Precision
 from trainer.run import Run
 

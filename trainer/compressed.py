@@ -16,7 +16,7 @@ from torch import Tensor
 from data_pipeline.atomic import atomically
 from models.block_code import BlockCode
 from models.range_coder import RangeReader, RangeWriter
-from trainer.checkpoint import ema_kind, read_manifest
+from trainer.checkpoints.average import identity
 from trainer.codec import Codec, Step, Transmission
 from trainer.run import Run
 
@@ -119,9 +119,8 @@ class Compressed:
 
 def fingerprint(run: Run, checkpoint: Path, half_life: float) -> bytes:
     """8 bytes that tell one averaged model from another: of its weights, and of the choices that it depends on."""
-    files = read_manifest(checkpoint)["files"]
     choices = (run.process, run.parameterization, run.network, run.engine.precision, run.shape)
-    told = repr((choices, files[f"{ema_kind(half_life)}.safetensors"]))
+    told = repr((choices, identity(checkpoint, half_life)))
     return hashlib.sha256(told.encode()).digest()[:8]
 
 

@@ -13,7 +13,7 @@ from models.networks.dropout import key_dropout
 from models.noise import Noise
 from models.objectives import Objective, Terms
 from models.pixels import as_data
-from trainer.checkpoint import Checkpoints
+from trainer.checkpoints.checkpoints import Checkpoints
 from trainer.distributed import Agreement, World
 from trainer.ema import Ema
 from trainer.engines.engine import Engine
@@ -37,14 +37,16 @@ def train(run: Run, world: World, asked_to_leave: Callable[[], bool]) -> Outcome
         data = run.data.build(run.run.seed, run.network.known_classes)
     engine = run.engine.build(run.build_network, run.optimizer, run.run.seed, world)
     diffusion = run.diffusion(engine)
-    ema, checkpoints = Ema(engine.shards(), run.ema.half_lives), Checkpoints(run.checkpoints(), run.run.keep)
-    state = checkpoints.restore(TrainState(engine, ema, data.fingerprint))
+    ema = Ema(engine.shards(), run.ema.half_lives)
+    checkpoints = Checkpoints(run.checkpoints(), run.run.keep, world, run.run.patience)
+    state = checkpoints.restore(TrainState(engine, ema, data.fingerprint), run.warm_start)
     if state.images >= run.run.images:
         return Outcome.FINISHED
     probes, save_every, agreed = [SampleGrid(run)], Every(run.run.save_every), Agreement(world)
     with (
         Monitor(run, world, state.images, engine.device) as monitor,
         data.open(state.cursor, world.rank, world.size, engine.accumulation) as batches,
+        checkpoints.telling(monitor.note),
     ):
         for batch in batches:
             lr = run.optimizer.rate(state.images)
@@ -52,11 +54,12 @@ def train(run: Run, world: World, asked_to_leave: Callable[[], bool]) -> Outcome
             state.advance(batch)
             state.ema.update(batch.global_size)
             monitor.record(report, state.images, batch.global_size, batches.waiting_seconds, batches.skipped)
+            checkpoints.tell()
             finished, leaving = state.images >= run.run.images, agreed(asked_to_leave())
             if finished or leaving or save_every.due(state.images, batch.global_size):
                 monitor.look()
                 with monitor.aside():
-                    monitor.note(f"saved {checkpoints.save(state)}")
+                    checkpoints.save(state)
             for probe in probes:
                 if probe.every.due(state.images, batch.global_size) and not leaving:
                     with monitor.aside(), engine.lend(state.ema.shards()):

@@ -20,6 +20,7 @@ from models.pixels import PixelRange
 from models.processes import GaussianProcess, MarkovProcess, Process, required
 from models.samplers import Ancestral, Ddim, Sampler
 from models.schedules import Learned, Live
+from trainer.checkpoints.warm_start import WarmStart
 from trainer.ema import check_half_lives
 from trainer.engines.engine import EngineConfig
 from trainer.engines.local import LocalConfig
@@ -102,6 +103,7 @@ class Run:
     engine: EngineConfig = field(default_factory=LocalConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     ema: EmaConfig = field(default_factory=EmaConfig)
+    warm_start: WarmStart = field(default_factory=WarmStart)
     sampler: Sampler = field(default_factory=Ancestral)
     preview: PreviewConfig = field(default_factory=PreviewConfig)
 

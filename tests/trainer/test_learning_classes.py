@@ -12,7 +12,7 @@ from models.guidance import guided
 from models.samplers import Ddim
 from tests.test_experiments import composed
 from trainer.averaged import averaged_diffusion
-from trainer.checkpoint import Checkpoints
+from trainer.checkpoints.checkpoints import Checkpoints
 from trainer.distributed import World
 from trainer.generator import Generator
 from trainer.loop import train

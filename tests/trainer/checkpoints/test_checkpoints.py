@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from tests.trainer import tiny
-from trainer.checkpoint import Checkpoints, load_average
+from trainer.checkpoints.average import load_average
+from trainer.checkpoints.checkpoints import Checkpoints
 
 FILES = [
     "parameters.safetensors",
@@ -208,7 +209,7 @@ A_FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
 from tests.trainer import tiny
-from trainer.checkpoint import Checkpoints
+from trainer.checkpoints.checkpoints import Checkpoints
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that a write beyond the limit fails, as on a full disk
 checkpoints, state = Checkpoints(Path(sys.argv[1])), tiny.state(steps=1)
@@ -231,7 +232,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_as_the_latest(tmp_path):
     """In a real process whose files may not grow: from the start, within a header, and within the tensors."""
     size = (Checkpoints(tmp_path / "measure").save(tiny.state()) / "parameters.safetensors").stat().st_size
     command = [sys.executable, "-c", A_FULL_DISK, str(tmp_path / "run"), str(size - 1)]
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     ended = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True, timeout=120)
     *errors, left, saved_later = ended.stdout.splitlines()
     assert len(errors) == 3
