@@ -37,6 +37,7 @@ FREE = (
     "run.keep",
     "run.log_every",
     "run.patience",
+    "run.bad_steps",
     "data.shards",  # so may its data: checkpoints know it by its content
     "data.workers",
     "data.prefetch",
@@ -46,6 +47,9 @@ FREE = (
     "choices.preview.sampler",
     *ENGINE,
 )
+
+# What may differ between the ranks of a run: where a node keeps the data, and how it reads them.
+OWN = ("data.shards", "data.workers", "data.prefetch")
 
 
 def to_value(config: DictConfig) -> Any:
@@ -66,8 +70,7 @@ def keep_config(config: DictConfig, run: Run, writes: bool = True) -> None:
     Raises ValueError for what differs from an old one, once there is a checkpoint.
     """
     path = run.directory / "config.yaml"
-    document = {"choices": choices(run), **cast(dict[str, object], OmegaConf.to_container(config, resolve=True))}
-    document = cast(dict[str, object], OmegaConf.to_container(OmegaConf.create(document), enum_to_str=True))
+    document = to_document(config, run)
     if path.exists() and Checkpoints(run.checkpoints()).all():
         # A run from before a field was there did what the field's default does.
         defaults = OmegaConf.to_container(opened(choices(run)), enum_to_str=True)
@@ -82,6 +85,12 @@ def keep_config(config: DictConfig, run: Run, writes: bool = True) -> None:
     run.directory.mkdir(parents=True, exist_ok=True)
     with atomically(path) as file:
         file.write(OmegaConf.to_yaml(document).encode())
+
+
+def to_document(config: DictConfig, run: Run) -> dict[str, object]:
+    """All that is chosen, as plain values: what config.yaml holds."""
+    document = {"choices": choices(run), **cast(dict[str, object], OmegaConf.to_container(config, resolve=True))}
+    return cast(dict[str, object], OmegaConf.to_container(OmegaConf.create(document), enum_to_str=True))
 
 
 def load_run(directory: Path) -> Run:
@@ -131,13 +140,13 @@ def choices(run: Run) -> dict[str, str]:
     return chosen
 
 
-def flat(document: object, prefix: str = "") -> dict[str, object]:
+def flat(document: object, prefix: str = "", without: tuple[str, ...] = FREE) -> dict[str, object]:
     """Nested values by dotted path, without those that may change on resumption."""
-    if prefix in FREE:
+    if prefix in without:
         return {}
     if not isinstance(document, dict):
         return {prefix: document}
-    below = [flat(value, f"{prefix}.{key}" if prefix else key) for key, value in document.items()]
+    below = [flat(value, f"{prefix}.{key}" if prefix else key, without) for key, value in document.items()]
     return {path: value for values in below for path, value in values.items()}
 
 

@@ -17,24 +17,30 @@ register()
 @door
 def main(config: DictConfig) -> int:
     """Composes the run, trains, and says how it ended."""
-    from configs.runs import keep_config, to_value
+    from configs.runs import OWN, flat, keep_config, to_document, to_value
     from trainer.checkpoints.checkpoints import Checkpoints
     from trainer.distributed import World
     from trainer.interruption import Interruption
     from trainer.loop import Outcome, train
+    from trainer.versions import check_alike, versions
+    from trainer.watch import record_flights
 
     run, world = to_value(config), World.from_environment()
+    record_flights(run.directory)
     with Interruption() as interruption, world.joined(run.run.patience):
+        check_alike(world, versions() | flat(to_document(config, run), without=OWN))
         with world.together():
             keep_config(config, run, writes=world.is_main)
         outcome = train(run, world, interruption)
+        signals = [name for name in world.everyones(interruption.name) if name]
     if outcome is Outcome.PREEMPTED:
-        print(
-            f"left on {interruption.name} with everything saved in {run.checkpoints()}; the same command resumes"
-        )
+        if world.is_main:
+            saved = f"everything saved in {run.checkpoints()}"
+            print(f"left on {signals[0]} with {saved}; the same command resumes")
         return PREEMPTED
-    latest = Checkpoints(run.checkpoints()).latest()
-    print(f"finished: {int(latest.name)} images seen; the weights are in {latest}")
+    if world.is_main:
+        latest = Checkpoints(run.checkpoints()).latest()
+        print(f"finished: {int(latest.name)} images seen; the weights are in {latest}")
     return 0
 
 

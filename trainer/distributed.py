@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -85,8 +88,21 @@ class World:
             ) from error
         try:
             yield
-        finally:
-            dist.destroy_process_group()
+        except BaseException as error:
+            # To part in order would mean to wait, for up to the patience, for ranks that wait for this one.
+            atexit.register(exit_at_once)
+            if is_broken_exchange(error):
+                raise LostRank(f"rank {self.rank} of {self.size} lost the others: {error}") from error
+            raise
+        dist.destroy_process_group()
+
+    def board(self) -> dist.Store | None:
+        """Where ranks leave notes for each other without waiting, over a connection that any thread may use."""
+        if self.size == 1:
+            return None
+        store = dist.distributed_c10d._get_default_store().clone()
+        store.set_timeout(timedelta(seconds=5))
+        return store
 
     def total(self, tensor: Tensor) -> Tensor:
         """The sum over ranks, in place."""
@@ -133,7 +149,8 @@ class Agreement:
     """Whether any rank wants to leave: the same answer on every rank, one step late.
 
     Each call starts the exchange of this step's flags and answers with that of the step before, which has long
-    arrived: no rank waits for the slowest one.
+    arrived: no rank waits for the slowest one. All ranks leave at the same call, and with it the exchange that is
+    still under way, in which a rank that left early would trouble the others.
     """
 
     def __init__(self, world: World) -> None:
@@ -153,11 +170,33 @@ class Agreement:
         if self._sent is None:
             return False
         self._sent.wait()
+        self._sent = None
         return bool(self._flag)
 
-    def close(self) -> None:
-        """Waits for the exchange that is still under way: leaving in the midst of it would trouble the others."""
-        self._answer()
+    def __enter__(self) -> Agreement:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:  # after one, the others may never send theirs
+            self._answer()
+
+
+class LostRank(OSError):
+    """An exchange with the other ranks broke off or took longer than the patience."""
+
+
+def is_broken_exchange(error: BaseException | None) -> bool:
+    """Whether it says that an exchange failed: NCCL and the store have a type for that, gloo only its words."""
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "/gloo/" in str(error))
+
+
+def exit_at_once() -> None:
+    """Ends the process with status 1, without the destructors of torch, which wait for the other ranks."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def number_of(variables: tuple[str, ...]) -> int:

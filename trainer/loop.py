@@ -17,11 +17,14 @@ from trainer.checkpoints.checkpoints import Checkpoints
 from trainer.distributed import Agreement, World
 from trainer.ema import Ema
 from trainer.engines.engine import Engine
-from trainer.monitor import Monitor, Report
+from trainer.lap import Lap
+from trainer.monitor import Monitor
 from trainer.probes import SampleGrid
 from trainer.run import Run
 from trainer.schedules import Every
 from trainer.state import TrainState
+from trainer.tally import Report
+from trainer.watch import Watch
 
 
 class Outcome(Enum):
@@ -42,8 +45,10 @@ def train(run: Run, world: World, asked_to_leave: Callable[[], bool]) -> Outcome
     state = checkpoints.restore(TrainState(engine, ema, data.fingerprint), run.warm_start)
     if state.images >= run.run.images:
         return Outcome.FINISHED
-    probes, save_every, agreed = [SampleGrid(run)], Every(run.run.save_every), Agreement(world)
+    probes, save_every = [SampleGrid(run, world)], Every(run.run.save_every)
     with (
+        Watch(run, world, state.images) as watch,
+        Agreement(world) as agreed,
         Monitor(run, world, state.images, engine.device) as monitor,
         data.open(state.cursor, world.rank, world.size, engine.accumulation) as batches,
         checkpoints.telling(monitor.note),
@@ -53,6 +58,7 @@ def train(run: Run, world: World, asked_to_leave: Callable[[], bool]) -> Outcome
             report = train_step(engine, diffusion, run.objective, batch, lr, run.run.seed)
             state.advance(batch)
             state.ema.update(batch.global_size)
+            watch.step(state.images)
             monitor.record(report, state.images, batch.global_size, batches.waiting_seconds, batches.skipped)
             checkpoints.tell()
             finished, leaving = state.images >= run.run.images, agreed(asked_to_leave())
@@ -65,7 +71,6 @@ def train(run: Run, world: World, asked_to_leave: Callable[[], bool]) -> Outcome
                     with monitor.aside(), engine.lend(state.ema.shards()):
                         probe(diffusion, monitor, state.images)
             if finished or leaving:
-                agreed.close()
                 break
     return Outcome.FINISHED if finished else Outcome.PREEMPTED
 
@@ -74,7 +79,7 @@ def train_step(
     engine: Engine, diffusion: Chain, objective: Objective, batch: Batch, lr: float, seed: int
 ) -> Report:
     """One step of Algorithm 1 (Ho et al. 2020), in as many micro-batches as the engine accumulates."""
-    noise = Noise(seed, batch.index.to(engine.device))
+    lap, noise = Lap(engine.device), Noise(seed, batch.index.to(engine.device))
     x_0 = as_data(batch.x.to(engine.device), diffusion.pixels, noise)
     condition = None if batch.condition is None else objective.told(batch.condition.to(engine.device), noise)
     terms, size = [], len(x_0) // engine.accumulation
@@ -83,7 +88,9 @@ def train_step(
         key_dropout(engine.network, noise[rows])
         given = None if condition is None else condition[rows]
         terms.append(objective(diffusion, x_0[rows], noise[rows], given))
+        if number == 0:
+            lap.end()
         engine.backward(terms[-1].loss.sum() / len(x_0), last=number == engine.accumulation - 1)
     norm = engine.step(lr)
     joined = Terms(torch.cat([term.loss.detach() for term in terms]), torch.cat([term.t for term in terms]))
-    return Report(joined, norm, lr)
+    return Report(joined, norm, lr, noise.index, lap)

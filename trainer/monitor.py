@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import math
 import resource
+import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,53 +19,53 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from models.objectives import Terms
 from trainer.distributed import World
 from trainer.run import Run
 from trainer.schedules import Every
+from trainer.tally import Report, Sums, Tally, first_bad, means
 
-QUARTERS = 4
+SKEWED = 1.2  # of the median: a rank that differs by more is named
 
 
 @dataclass(frozen=True)
-class Report:
-    """What a step says of itself; its tensors stay on the device."""
+class Seen:
+    """What one rank tells the others at a look.
 
-    terms: Terms
-    gradient_norm: Tensor
-    learning_rate: float
+    waiting: the share of the time that it waited for data. skipped: samples passed over, in all. own_seconds: of a
+    step's lap and its waiting for data.
+    """
+
+    sums: Sums
+    waiting: float
+    skipped: int
+    gigabytes: float
+    own_seconds: float
 
 
-class Tally:
-    """Sums over the steps since the last look, on the device, so that no step waits for the host."""
+def summary(everyones: Sequence[Seen]) -> dict[str, float]:
+    """The scalars that are of all ranks, by TensorBoard tag."""
+    waiting = [seen.waiting for seen in everyones]
+    scalars = means([seen.sums for seen in everyones]) | {
+        "skipped_steps": everyones[0].sums.skipped,
+        "speed/waiting_for_data": statistics.fmean(waiting),
+        "data/skipped": sum(seen.skipped for seen in everyones),
+        "memory/gigabytes": max(seen.gigabytes for seen in everyones),
+    }
+    return scalars if len(everyones) == 1 else scalars | {"speed/waiting_for_data_worst": max(waiting)}
 
-    def __init__(self, steps: int, device: torch.device) -> None:
-        self.process_steps = steps
-        self.quarters = torch.arange(QUARTERS, device=device)
-        self.loss, self.count = torch.zeros(2, QUARTERS, dtype=torch.float64, device=device)
-        self.norm = torch.zeros((), dtype=torch.float64, device=device)
-        self.steps = 0
 
-    def add(self, terms: Terms, gradient_norm: Tensor) -> None:
-        """One step's losses, each in the quarter of 1..T that its t lies in, and its gradient norm."""
-        quarter = (terms.t - 1) * QUARTERS // self.process_steps
-        belongs = quarter[:, None] == self.quarters
-        self.loss += torch.where(belongs, terms.loss[:, None].double(), 0).sum(0)
-        self.count += belongs.sum(0)
-        self.norm += gradient_norm
-        self.steps += 1
+def outliers(everyones: Sequence[Seen]) -> str:
+    """The ranks that stand out from the median, for the log: by waiting for data, and by what makes a step slow.
 
-    def scalars(self) -> dict[str, float]:
-        """The means by TensorBoard tag: the one place where the host waits. Clears the sums."""
-        loss, count = self.loss.tolist(), self.count.tolist()
-        scalars = {"loss": sum(loss) / sum(count), "gradient_norm": float(self.norm) / self.steps}
-        for number, (total, seen) in enumerate(zip(loss, count, strict=True), start=1):
-            if seen:
-                scalars[f"loss_by_t/quarter_{number}"] = total / seen
-        for sums in (self.loss, self.count, self.norm):
-            sums.zero_()
-        self.steps = 0
-        return scalars
+    A rank makes the others wait where its laps and its waiting for data are long; see `Lap` for what that can see.
+    """
+    found, waiting = "", [seen.waiting for seen in everyones]
+    if max(waiting) > max(0.05, SKEWED * statistics.median_low(waiting)):
+        found += f"  rank {waiting.index(max(waiting))} waits {max(waiting):.1%}"
+    own = [seen.own_seconds for seen in everyones]
+    if max(own) > SKEWED * statistics.median_low(own):
+        found += f"  rank {own.index(max(own))} is slowest {max(own) / statistics.median_low(own) - 1:+.0%}"
+    return found
 
 
 class Monitor:
@@ -76,7 +76,8 @@ class Monitor:
 
     def __init__(self, run: Run, world: World, images: int, device: torch.device) -> None:
         self.every = Every(run.run.log_every)
-        self.budget, self.device = run.run.images, device
+        self.budget, self.device, self.world = run.run.images, device, world
+        self.steps, self.bad_steps = run.process.steps, run.run.bad_steps
         self.tally = Tally(run.process.steps, device)
         self.is_main = world.is_main
         self.latest = images, 0.0, 0.0, 0
@@ -94,49 +95,57 @@ class Monitor:
 
     def record(self, report: Report, images: int, batch: int, waited: float, skipped: int = 0) -> None:
         """A step has been made. waited: seconds of waiting for data; skipped: samples passed over; both in all."""
-        self.tally.add(report.terms, report.gradient_norm)
+        self.tally.add(report, images)
         self.latest = images, report.learning_rate, waited, skipped
         if self.every.due(images, batch):
             self.look()
 
     def look(self) -> None:
-        """Writes down the means since the last look, waiting for the device.
+        """Writes down the means over all ranks since the last look, waiting for the device and for every rank.
 
-        Raises FloatingPointError where the loss or a gradient was not finite; a checkpoint that is saved after a
-        look therefore holds finite weights.
+        Raises FloatingPointError, on every rank, once more than `run.bad_steps` steps in a row had a loss or a
+        gradient that was not finite.
         """
         if not self.tally.steps:
             return
         images, learning_rate, waited, skipped = self.latest
-        scalars = self.tally.scalars()
-        now = time.monotonic()
+        steps, sums, now = self.tally.steps, self.tally.clear(), time.monotonic()
         seconds = now - self.clock
-        scalars |= {
+        waiting = (waited - self.waited) / seconds
+        own = sums.own_seconds + (waited - self.waited) / steps
+        everyones = self.world.everyones(Seen(sums, waiting, skipped, memory_gigabytes(self.device), own))
+        scalars = summary(everyones) | {
             "learning_rate": learning_rate,
             "speed/images_per_second": (images - self.seen) / seconds,
-            "speed/waiting_for_data": (waited - self.waited) / seconds,
-            "data/skipped": skipped,
-            "memory/gigabytes": memory_gigabytes(self.device),
         }
         self.clock, self.waited, self.seen = now, waited, images
-        for name in ("loss", "gradient_norm"):
-            if not math.isfinite(scalars[name]):
-                raise FloatingPointError(
-                    f"the mean {name} up to image {images} is {scalars[name]}, so the weights are lost; the same "
-                    "command resumes from the last checkpoint, where a smaller optimizer.learning_rate may help"
-                )
         if self.is_main:
             try:
                 for tag, value in scalars.items():
                     self.writer.add_scalar(tag, value, images)
                 self.writer.flush()
-                self._tell(scalars, images)
+                self._tell(scalars, images, outliers(everyones) if self.world.size > 1 else "")
             except OSError as error:
                 raise OSError(
                     f"could not write the scalars and the log in {self.writer.log_dir}: {error}"
                 ) from error
+        self._judge([seen.sums for seen in everyones], images)
 
-    def _tell(self, scalars: dict[str, float], images: int) -> None:
+    def _judge(self, everyones: list[Sums], images: int) -> None:
+        """Tells of bad steps, and ends the run where too many came in a row."""
+        row = max(sums.row for sums in everyones)
+        if not row:
+            return
+        found = f"{everyones[0].skipped} steps skipped up to image {images}, {row} bad ones in a row; the first "
+        found += first_bad(everyones, self.steps)
+        self.note(f"warning: {found}")
+        if row > self.bad_steps:
+            raise FloatingPointError(
+                f"{found}. More than run.bad_steps={self.bad_steps} in a row end the run; none of it was saved. "
+                "The same command resumes from the last checkpoint; a smaller optimizer.learning_rate may help"
+            )
+
+    def _tell(self, scalars: dict[str, float], images: int, remarks: str) -> None:
         rate, waiting = scalars["speed/images_per_second"], scalars["speed/waiting_for_data"]
         left = timedelta(seconds=round(max(0, self.budget - images) / rate))
         line = (
@@ -145,6 +154,7 @@ class Monitor:
         )
         if scalars["data/skipped"]:
             line += f"  skipped {scalars['data/skipped']}"
+        line += remarks
         self.bar.set_postfix(loss=f"{scalars['loss']:.4f}", refresh=False)
         self.bar.update(images - self.bar.n)
         self.note(line, also_terminal=self.bar.disable)

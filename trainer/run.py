@@ -42,6 +42,7 @@ class RunConfig:
 
     images: the budget; training ends when so many have been seen. save_every, log_every: in images. keep: how many
     checkpoints are kept, 0 for all. patience: the seconds that a rank waits for the others before it gives up.
+    bad_steps: how many steps in a row may have a loss or a gradient that is not finite; one more ends the run.
     """
 
     directory: str = "???"
@@ -51,9 +52,11 @@ class RunConfig:
     keep: int = 3
     log_every: int = 10_000
     patience: float = 600.0
+    bad_steps: int = 10
 
     def __post_init__(self) -> None:
-        for name, least in (("images", 1), ("save_every", 1), ("log_every", 1), ("keep", 0), ("seed", 0)):
+        positive, whole = ("images", "save_every", "log_every"), ("keep", "seed", "bad_steps")
+        for name, least in (dict.fromkeys(positive, 1) | dict.fromkeys(whole, 0)).items():
             if getattr(self, name) < least:
                 raise ValueError(f"run.{name} must be at least {least}, got {getattr(self, name)}")
         if self.patience <= 0:

@@ -1,4 +1,4 @@
-"""The monitor: means by quarter of t, a loss that is no number, and no step that waits for the host."""
+"""The monitor: what is written at each look, of all ranks, bad steps, and no step that waits for the host."""
 
 from __future__ import annotations
 
@@ -7,52 +7,17 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as some
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from data_pipeline.stream import DataConfig
-from models.objectives import SimpleLoss, Terms
+from models.objectives import SimpleLoss
 from tests.trainer import tiny
 from tests.trainer.no_sync import HostWaited, no_sync
 from trainer.distributed import World
 from trainer.loop import train_step
-from trainer.monitor import Monitor, Report, Tally
+from trainer.monitor import Monitor
 from trainer.run import Run, RunConfig
-
-
-def terms(loss: list[float], t: list[int]) -> Terms:
-    return Terms(torch.tensor(loss), torch.tensor(t))
-
-
-@given(
-    some.integers(4, 1000),
-    some.lists(some.lists(some.tuples(some.floats(0, 10, width=32), some.floats(0, 1)), min_size=1), min_size=1),
-)
-def test_means_are_numpys_in_all_and_by_quarter(steps, batches):
-    moments = Tally(steps, tiny.CPU)
-    losses, times, norms = [], [], []
-    for number, batch in enumerate(batches):
-        loss, t = [loss for loss, _ in batch], [1 + min(int(share * steps), steps - 1) for _, share in batch]
-        moments.add(terms(loss, t), torch.tensor(float(number)))
-        losses, times, norms = losses + loss, times + t, [*norms, number]
-    found, losses, times = moments.scalars(), np.array(losses), np.array(times)
-    expected = {"loss": losses.mean(), "gradient_norm": np.mean(norms)}
-    for quarter in range(1, 5):
-        # Quarter q holds the t with (q - 1) / 4 < t / T <= q / 4, where T divides by 4.
-        belongs = (4 * (times - 1) >= (quarter - 1) * steps) & (4 * (times - 1) < quarter * steps)
-        if belongs.any():
-            expected[f"loss_by_t/quarter_{quarter}"] = losses[belongs].mean()
-    assert found.keys() == expected.keys()
-    assert all(found[tag] == pytest.approx(value, rel=1e-12) for tag, value in expected.items())
-
-
-def test_a_look_clears_the_sums():
-    moments = Tally(1000, tiny.CPU)
-    moments.add(terms([100.0, 200.0], [1, 1000]), torch.tensor(50.0))
-    moments.scalars()
-    moments.add(terms([1.0], [500]), torch.tensor(2.0))
-    assert moments.scalars() == {"loss": 1.0, "gradient_norm": 2.0, "loss_by_t/quarter_2": 1.0}
+from trainer.tally import Report
 
 
 @pytest.fixture
@@ -62,8 +27,9 @@ def run(tmp_path):
     )
 
 
-def report(loss: float, norm: float = 1.0) -> Report:
-    return Report(terms([loss, loss], [1, 900]), torch.tensor(norm), 1e-3)
+def report(loss: float, norm: float = 1.0, first: int = 0) -> Report:
+    """Of two samples, `first` and the next."""
+    return tiny.report([loss, loss], [1, 900], norm, [first, first + 1])
 
 
 def test_tensorboard_and_the_log_hold_the_means_of_each_tick(run, tmp_path):
@@ -85,26 +51,41 @@ def test_what_a_resumed_run_repeats_is_told_once(run, tmp_path):
     assert [(event.step, event.value) for event in events.Scalars("loss")] == [(100, 1), (200, 20), (300, 30)]
 
 
-@pytest.mark.parametrize("loss", [math.nan, math.inf])
-def test_a_loss_that_is_no_number_stops_the_run_at_the_next_tick(run, loss):
+def test_bad_steps_are_told_and_do_not_touch_the_means(run, tmp_path):
     with Monitor(run, World(), 0, tiny.CPU) as monitor:
-        monitor.record(report(loss), images=10, batch=10, waited=0.0)
-        with pytest.raises(FloatingPointError, match=f"the mean loss up to image 100 is {loss}"):
-            monitor.record(report(1.0), images=100, batch=10, waited=0.0)
+        monitor.record(report(2.0), images=20, batch=20, waited=0.0)
+        monitor.record(report(math.nan, norm=math.nan, first=36), images=40, batch=20, waited=0.0)
+        monitor.record(report(math.inf, norm=math.inf, first=50), images=60, batch=20, waited=0.0)
+        monitor.record(report(4.0), images=100, batch=40, waited=0.0)
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert [event.value for event in events.Scalars("loss")] == [3.0]
+    assert [event.value for event in events.Scalars("skipped_steps")] == [2.0]
+    assert (
+        "warning: 2 steps skipped up to image 100, 2 bad ones in a row; the first at image 40, where the loss was "
+        "not finite on rank 0: sample 36 (t=1, quarter 1), sample 37 (t=900, quarter 4)\n"
+    ) in (tmp_path / "train.log").read_text()
 
 
-def test_a_gradient_that_is_no_number_stops_the_run_before_it_saves(run):
+@pytest.mark.parametrize("bad_steps", [0, 3])
+def test_one_bad_step_in_a_row_more_than_is_borne_ends_the_run(run, bad_steps):
+    run.run.bad_steps = bad_steps
     with Monitor(run, World(), 0, tiny.CPU) as monitor:
-        monitor.record(report(1.0, norm=math.inf), images=10, batch=10, waited=0.0)
-        with pytest.raises(FloatingPointError, match="the mean gradient_norm up to image 10 is inf"):
+        for number in range(bad_steps):
+            monitor.record(report(1.0, norm=math.inf), images=number + 1, batch=1, waited=0.0)
+        monitor.look()
+        monitor.record(report(1.0, norm=math.inf, first=30), images=40, batch=10, waited=0.0)
+        with pytest.raises(FloatingPointError, match=f"More than run.bad_steps={bad_steps} in a row") as caught:
             monitor.look()
+    assert f"{bad_steps + 1} bad ones in a row" in str(caught.value), "the row goes on over a look"
+    assert "at image 40, where only the gradient was not finite, of the samples 30 to 31" in str(caught.value)
 
 
-def test_an_infinite_loss_stays_in_its_own_quarter():
-    moments = Tally(1000, tiny.CPU)
-    moments.add(terms([math.inf, 2.0], [1, 1000]), torch.tensor(1.0))
-    scalars = moments.scalars()
-    assert (scalars["loss_by_t/quarter_1"], scalars["loss_by_t/quarter_4"]) == (math.inf, 2.0)
+def test_rows_of_bad_steps_with_good_ones_between_are_borne(run):
+    run.run.bad_steps = 1
+    with Monitor(run, World(), 0, tiny.CPU) as monitor:
+        for number in range(9):
+            monitor.record(report(math.nan if number % 2 else 1.0), images=10 * number + 10, batch=10, waited=0.0)
+        monitor.look()
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -11,13 +11,16 @@ from data_pipeline.stream import Batch
 from models.diffusion import Diffusion
 from models.networks.unet import UNetConfig
 from models.noise import Noise, Purpose
+from models.objectives import Terms
 from models.parameterizations import Epsilon
 from models.processes import GaussianProcess
 from trainer.ema import Ema
 from trainer.engines.engine import Precision
 from trainer.engines.local import LocalConfig, LocalEngine
+from trainer.lap import Lap
 from trainer.optimizers import OptimizerConfig
 from trainer.state import TrainState
+from trainer.tally import Report
 
 CPU = torch.device("cpu")
 
@@ -68,6 +71,16 @@ def batch(number: int = 0, size: int = 8) -> Batch:
     pixels = torch.randint(256, (size, 1, 8, 8), generator=torch.Generator().manual_seed(number))
     index = torch.arange(number * size, (number + 1) * size)
     return Batch(pixels.byte(), None, index, cursor=(number + 1) * size, global_size=size)
+
+
+def report(
+    loss: Sequence[float], t: Sequence[int], norm: float = 1.0, index: Sequence[int] | None = None
+) -> Report:
+    """What a step would say of itself that had these losses, at these t, of these samples."""
+    terms, lap = Terms(torch.tensor(loss), torch.tensor(t)), Lap(CPU)
+    lap.end()
+    samples = torch.arange(len(loss)) if index is None else torch.tensor(index)
+    return Report(terms, torch.tensor(norm), 1e-3, samples, lap)
 
 
 def diffusion(of: LocalEngine) -> Diffusion:

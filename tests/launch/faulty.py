@@ -1,0 +1,71 @@
+"""python -m tests.launch.faulty …: launch.train with an engine of several ranks, and with one fault planted.
+
+FAULT=KIND:RANK:STEP: what happens on that rank in that step. FAULT=poison:INDEX,INDEX,…: the losses of these
+samples are not finite.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import torch
+
+from configs import schema
+from tests.trainer.averaging import AveragingConfig
+
+schema.GROUPS["engine"]["averaging"] = AveragingConfig
+
+from launch.train import main  # noqa: E402, after the engine is among the choices
+from trainer import loop  # noqa: E402
+from trainer.checkpoint import Checkpoints  # noqa: E402
+
+KIND, _, DETAILS = os.environ.get("FAULT", "none").partition(":")
+RANK = int(os.environ.get("RANK", "0"))
+plain_step, steps = loop.train_step, []
+
+
+def fault() -> None:
+    """What is planted in this rank's next step."""
+    steps.append(None)
+    if KIND in ("none", "poison") or f"{RANK}:{len(steps)}" != DETAILS:
+        return
+    if KIND == "raise":
+        raise OSError(f"the disk of rank {RANK} is full")
+    if KIND == "bug":
+        raise RuntimeError(f"a bug on rank {RANK}")
+    if KIND == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if KIND == "term":
+        os.kill(os.getpid(), signal.SIGTERM)
+    if KIND == "sleep":
+        time.sleep(20)
+
+
+def faulty_step(engine, diffusion, objective, batch, lr, seed):
+    fault()
+    if KIND == "poison":
+        objective = poisoned(objective, torch.tensor([int(index) for index in DETAILS.split(",")]))
+    return plain_step(engine, diffusion, objective, batch, lr, seed)
+
+
+def poisoned(objective, indices):
+    """The same objective with losses of inf, and gradients of nan, of these samples."""
+
+    def call(diffusion, x_0, noise, condition=None):
+        terms = objective(diffusion, x_0, noise, condition)
+        bad = torch.isin(noise.index, indices.to(noise.index.device))
+        return type(terms)(torch.where(bad, terms.loss * torch.inf, terms.loss), terms.t)
+
+    return call
+
+
+loop.train_step = faulty_step
+
+# The averaging engine's ranks hold the same: one of them saves it.
+save = Checkpoints.save
+Checkpoints.save = lambda self, state: save(self, state) if RANK == 0 else self.directory
+
+if __name__ == "__main__":
+    main()
