@@ -85,35 +85,37 @@ class Followed(TorchDispatchMode):
     def __init__(self, weights: Iterable[Tensor]) -> None:
         super().__init__()
         self.activations, self.casts = Account(), Account()
-        self._weights = {key_of(weight): weight for weight in weights}
-        self._known: dict[int, Callable[[], None]] = {}
-        for weight in self._weights.values():
-            weight.register_post_accumulate_grad_hook(lambda arrived: self._forget(key_of(arrived.grad)))
+        self._left_out = {key_of(weight): weight for weight in weights}
+        self._counted: dict[int, tuple[Account, int]] = {}
+        for weight in self._left_out.values():
+            weight.register_post_accumulate_grad_hook(self._leave_out_gradient)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         out = func(*args, **(kwargs or {}))
-        cast = func is torch.ops.aten._to_copy.default and key_of(args[0]) in self._weights
+        cast = func is torch.ops.aten._to_copy.default and key_of(args[0]) in self._left_out
         for made in tree_leaves(out):
-            if isinstance(made, Tensor) and not {key_of(made)} & (self._weights.keys() | self._known.keys()):
-                self._follow(made, self.casts if cast else self.activations)
+            if isinstance(made, Tensor):
+                self._count(made, self.casts if cast else self.activations)
         return out
 
-    def _follow(self, made: Tensor, account: Account) -> None:
+    def _count(self, made: Tensor, account: Account) -> None:
         storage, key = made.untyped_storage(), key_of(made)
-        size = storage.nbytes()
-        account.add(size)
-        self._known[key] = lambda: account.add(-size)
-        weakref.finalize(storage, self._let_go, key)
+        if key not in self._left_out and key not in self._counted:
+            self._counted[key] = account, storage.nbytes()
+            account.add(storage.nbytes())
+            weakref.finalize(storage, self._let_go, key)
 
     def _let_go(self, key: int) -> None:
-        self._known.pop(key)()
+        if key in self._counted:
+            account, size = self._counted.pop(key)
+            account.add(-size)
 
-    def _forget(self, key: int) -> None:
-        """Counts it no longer, though it is still there."""
-        self._known[key]()
-        self._known[key] = lambda: None
+    def _leave_out_gradient(self, weight: Tensor) -> None:
+        assert weight.grad is not None
+        self._let_go(key_of(weight.grad))
+        self._left_out[key_of(weight.grad)] = weight.grad
 
 
 def key_of(tensor: Tensor) -> int:

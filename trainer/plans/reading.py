@@ -14,7 +14,7 @@ from data_pipeline.shards import ShardSet
 
 @dataclass(frozen=True)
 class Reading:
-    """Of the node with the first ranks: samples of a step; shards in all, of a step (mean), and of so many steps."""
+    """What the node of the first ranks reads. shards: in all; those of a step are the mean over so many steps."""
 
     nodes: int
     steps: int

@@ -80,8 +80,8 @@ def reading(plan: Plan) -> Iterator[str]:
         yield "reading: samples are drawn, not read"
         return
     yield (
-        f"reading: each of {found.nodes} nodes reads {found.samples} samples a step, from {found.shards_a_step:.1f} of "
-        f"{found.shards} shards; from {found.shards_in_steps} in {found.steps} steps"
+        f"reading: each of {found.nodes} nodes reads {found.samples} samples a step, from "
+        f"{found.shards_a_step:.1f} of {found.shards} shards; from {found.shards_in_steps} in {found.steps} steps"
     )
 
 
