@@ -13,6 +13,8 @@ from models.distributions import Cdf
 from models.pixels import PixelRange
 from models.probability_flow import Trace
 from models.samplers import Sampler
+from trainer.plans.device import Device
+from trainer.run import Run
 
 Source = Enum("Source", ["digits", "photographs", "folder", "mnist", "cifar10"])
 
@@ -60,6 +62,28 @@ class LadderConfig:
         for name, least in (("count", 0), ("steps", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+
+
+@dataclass
+class PlanConfig(Run):
+    """A run, and what it is planned on.
+
+    ranks, ranks_per_node: processes, one to each accelerator. device: whose autocast the activations are of.
+    samples, samples_per_shard: of the data, where data.shards is not here. steps: whose reading is followed.
+    """
+
+    ranks: int = 1
+    ranks_per_node: int = 8
+    device: Device = Device.accelerator
+    samples: int = 3_033_042  # LSUN bedroom
+    samples_per_shard: int = 1_000
+    steps: int = 1_000
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("ranks", "ranks_per_node", "samples", "samples_per_shard", "steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
 
 @dataclass

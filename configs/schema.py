@@ -18,6 +18,7 @@ from configs.doors import (
     LadderConfig,
     OwnSampler,
     PackConfig,
+    PlanConfig,
     SampleConfig,
 )
 from data_pipeline.config import DataConfig
@@ -120,12 +121,12 @@ INSIDE = {
 }
 
 
-def open_run() -> DictConfig:
+def open_run(kind: type[Run] = Run) -> DictConfig:
     """The schema of a run in which each part with variants is still to be chosen.
 
     A default would fix the type of its place: another variant could not be merged over it.
     """
-    schema = OmegaConf.structured(Run)
+    schema = OmegaConf.structured(kind)
     for place in PLACES:
         if place.rpartition(".")[0] not in PLACES:
             OmegaConf.update(schema, place, MISSING)
@@ -153,6 +154,7 @@ def register() -> None:
     """Makes the schema known to Hydra."""
     store = ConfigStore.instance()
     store.store(name="run_schema", node=open_run())
+    store.store(name="plan_schema", node=open_run(PlanConfig))
     store.store(name="pack_schema", node=PackConfig)
     store.store(name="sample_schema", node=SampleConfig)
     store.store(name="evaluate_schema", node=EvaluateConfig)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.distributed import World
+from trainer.engines.layout import Layout
 from trainer.optimizers import OptimizerConfig
 from trainer.shard import Shards
 
@@ -27,6 +28,11 @@ class Precision(Enum):
 
     fp32 = "fp32"
     bf16 = "bf16"
+
+    @property
+    def bytes(self) -> int:
+        """Of one number."""
+        return 2 if self is Precision.bf16 else 4
 
 
 class Engine(ABC):
@@ -107,3 +113,7 @@ class EngineConfig(ABC):
 
         Raises ValueError where this world cannot run it.
         """
+
+    @abstractmethod
+    def layout(self, ranks: int) -> Layout:
+        """How the engine of so many ranks cuts what belongs to the weights, for a plan. Raises as `build` does."""

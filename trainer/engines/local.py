@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from models.networks.initialization import initialize
 from trainer.distributed import World
+from trainer.engines import layout
 from trainer.engines.engine import MOMENTS, Engine, EngineConfig
+from trainer.engines.layout import Layout
 from trainer.engines.network import as_configured, on_meta, run
 from trainer.optimizers import OptimizerConfig, adam_state, guarded_step, norm_of, same_steps
 from trainer.shard import Shard, Shards
@@ -24,12 +26,21 @@ class LocalConfig(EngineConfig):
     def build(
         self, network: Callable[[], nn.Module], optimizer: OptimizerConfig, seed: int, world: World
     ) -> LocalEngine:
-        if world.size > 1:
-            raise ValueError(
-                f"engine=local trains in one process, and {world.size} were started; "
-                "choose engine=ddp, fsdp, zero1, zero2 or zero3, or start one process"
-            )
+        check_alone(world.size)
         return LocalEngine(self, network, optimizer, seed, world.device)
+
+    def layout(self, ranks: int) -> Layout:
+        check_alone(ranks)
+        return layout.whole(ranks, self.precision.bytes)
+
+
+def check_alone(ranks: int) -> None:
+    """Raises ValueError for more ranks than one."""
+    if ranks > 1:
+        raise ValueError(
+            f"engine=local trains in one process, and {ranks} were started; "
+            "choose engine=ddp, fsdp, zero1, zero2 or zero3, or start one process"
+        )
 
 
 class LocalEngine(Engine):

@@ -1,0 +1,1 @@
+"""Plans: what a run would take on many ranks, worked out without them."""
