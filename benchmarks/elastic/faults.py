@@ -19,7 +19,7 @@ import torch
 
 from benchmarks.elastic.scenario import Place, average, losses, packed, trained
 from tests.trainer.ranks import started
-from trainer.checkpoint import Checkpoints
+from trainer.checkpoints.checkpoints import Checkpoints
 
 PLACES = [Place(engine, 2) for engine in ("ddp", "fsdp", "zero1", "zero2", "zero3")]
 STEPS = 40
