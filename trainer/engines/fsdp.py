@@ -89,11 +89,16 @@ class FsdpEngine(Engine):
                 "the objective differentiates the network by its input, and engine=fsdp frees a stage's weights "
                 "after one backward pass; choose engine=local or engine=ddp"
             )
-        return run(self.network, self.config, x, t, condition)
+        if not torch.is_inference_mode_enabled():
+            return run(self.network, self.config, x, t, condition)
+        # The memory into which weights are gathered serves training too, which cannot use what inference made.
+        with torch.inference_mode(False), torch.no_grad():
+            return run(self.network, self.config, x, t, condition)
 
     def backward(self, loss: Tensor, last: bool) -> None:
         """Each backward pass leaves to a rank its rows of its replica's sum, the last one of the whole."""
-        self.network.set_requires_all_reduce(last)
+        if self.config.replicas > 1:
+            self.network.set_requires_all_reduce(last)
         loss.backward()
 
     @torch.no_grad()
