@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
 from models.networks.initialization import initial
 from models.networks.scheduled import Scheduled
@@ -73,8 +73,8 @@ class FsdpEngine(Engine):
         self.config, self.device, self.accumulation = config, world.device, config.accumulation
         mesh = mesh_of(world, config.replicas)
         self._shard_group = mesh.get_group(SHARDS)
-        self.network = sharded(on_meta(network), config, mesh).to_empty(device=self.device).train()
-        self._units = [module for module in self.network.modules() if isinstance(module, FSDPModule)]
+        self._units = sharded(on_meta(network), config, mesh)
+        self.network = self._units[-1].to_empty(device=self.device).train()
         self._parameters = dict(self.network.named_parameters())
         place = mesh.get_local_rank(SHARDS), world.size // config.replicas
         shards = {name: own_rows(parameter, *place) for name, parameter in self._parameters.items()}
@@ -89,11 +89,16 @@ class FsdpEngine(Engine):
                 "the objective differentiates the network by its input, and engine=fsdp frees a stage's weights "
                 "after one backward pass; choose engine=local or engine=ddp"
             )
-        return run(self.network, self.config, x, t, condition)
+        if not torch.is_inference_mode_enabled():
+            return run(self.network, self.config, x, t, condition)
+        # The memory into which weights are gathered serves training too, which cannot use what inference made.
+        with torch.inference_mode(False), torch.no_grad():
+            return run(self.network, self.config, x, t, condition)
 
     def backward(self, loss: Tensor, last: bool) -> None:
         """Each backward pass leaves to a rank its rows of its replica's sum, the last one of the whole."""
-        self.network.set_requires_all_reduce(last)
+        if self.config.replicas > 1:
+            self.network.set_requires_all_reduce(last)
         loss.backward()
 
     @torch.no_grad()
@@ -160,21 +165,26 @@ def own_group(world: World, ranks: Tensor) -> dist.ProcessGroup:
     return next(group for group, row in zip(groups, ranks.tolist(), strict=True) if world.rank in row)
 
 
-def sharded(network: nn.Module, config: FsdpConfig, mesh: DeviceMesh) -> FSDPModule:
-    """Each stage as one unit, and what is left of the network as another. Gradients are summed in fp32.
+def sharded(network: nn.Module, config: FsdpConfig, mesh: DeviceMesh) -> list[Any]:
+    """The units that are gathered as one: each stage, and the network with what is left of it.
 
-    Inputs are cast by autocast, as in every engine.
+    Gradients are summed in fp32. Inputs are cast by autocast, as in every engine.
     """
+    # Here, as it takes a second, and every door imports the config.
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
     as_configured(network, config)
     policy = MixedPrecisionPolicy(
         param_dtype=torch.bfloat16 if config.precision is Precision.bf16 else None,
         reduce_dtype=torch.float32,
         cast_forward_inputs=False,
     )
-    for stage in network.stages():
+    units = [
         fully_shard(stage, mesh=mesh, mp_policy=policy, reshard_after_forward=config.reshard_after_forward)
+        for stage in network.stages()
+    ]
     # The backward pass begins where the forward pass has ended: with the rest, which therefore stays.
-    return fully_shard(network, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
+    return [*units, fully_shard(network, mesh=mesh, mp_policy=policy, reshard_after_forward=False)]
 
 
 def own_rows(parameter: nn.Parameter, place: int, places: int) -> Shard:

@@ -107,10 +107,10 @@ def bytes_owned(world: World, config: EngineConfig) -> int:
 def disturb(engine: Engine, world: World) -> None:
     """All that may happen between two steps and must leave nothing behind."""
     before = {kind: pieces(shards) for kind, shards in engine.state().items()}
-    fail_on_last_rank(engine, world)
-    look_at_others(engine, world)
     with pytest.raises(RuntimeError, match="the probe failed"):
         fail_while_lent(engine)
+    fail_on_last_rank(engine, world)
+    look_at_others(engine, world)
     assert engine.network.training
     assert all(same(before[kind], pieces(shards)) for kind, shards in engine.state().items())
 
@@ -138,7 +138,7 @@ def look_at_others(engine: Engine, world: World) -> None:
 
 
 def fail_while_lent(engine: Engine) -> None:
-    with engine.lend(moved(engine)), torch.no_grad():
+    with engine.lend(moved(engine)), torch.inference_mode():
         engine(*tiny.images()[:2])
         raise RuntimeError("the probe failed")
 
