@@ -162,10 +162,10 @@ class ZeroEngine(Engine):
         self.refresh()
 
     def __call__(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
-        if x.requires_grad and torch.is_grad_enabled() and self.config.stage == 3:
+        if self.config.stage == 3 and self.network.training and x.requires_grad:
             raise ValueError(
-                "the objective differentiates the network by its input and then by its weights, which engine=zero3 "
-                "no longer holds by then; choose engine=zero2"
+                "the objective differentiates the network by its input and then by its weights, which under "
+                "engine=zero3 are not gathered a second time; choose engine=zero2"
             )
         return run(self.network, self.config, x, t, condition)
 
@@ -295,8 +295,8 @@ def prepared(world: World, stage: int) -> ModuleType:
         import deepspeed
     except ModuleNotFoundError as error:
         raise ValueError(
-            f"engine=zero{stage} needs DeepSpeed, which is not installed ({error}); pip install deepspeed, or choose "
-            "engine=fsdp"
+            f"engine=zero{stage} needs DeepSpeed, which is not installed ({error}); pip install deepspeed, or "
+            "choose engine=fsdp"
         ) from error
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     # DeepSpeed calls torch's collectives by their old names, which torch says at each call.
@@ -336,7 +336,7 @@ def started(
     from deepspeed.runtime.engine import DeepSpeedEngine
 
     class WithZero(DeepSpeedEngine):
-        """In bf16, stage 1 too accumulates in fp32 and is cut as in fp32; DeepSpeed has another optimizer there."""
+        """In bf16 with gradients in fp32, DeepSpeed would give stage 1 another kind of optimizer than in fp32."""
 
         def _do_optimizer_sanity_check(self, basic_optimizer: torch.optim.Optimizer) -> str:
             return "zero_optimization"
