@@ -169,6 +169,7 @@ def everything(engine: ZeroEngine) -> dict[str, torch.Tensor]:
 
 
 def output(engine: Engine) -> torch.Tensor:
+    torch.manual_seed(0)  # of dropout
     with torch.no_grad():
         return engine(*tiny.images(4)[:2])
 
@@ -191,8 +192,7 @@ def check_lending(engine: ZeroEngine, world: World) -> None:
     others = {name: shard.like(shard.tensor + 0.1) for name, shard in engine.shards().items()}
     alone = zero_like(engine, others, world)
     with pytest.raises(RuntimeError, match="the probe failed"), engine.lend(others):  # noqa: PT012
-        for _ in range(2):
-            assert torch.allclose(output(engine), alone, rtol=0, atol=2e-6)
+        assert torch.allclose(output(engine), alone, rtol=0, atol=2e-6)
         assert tiny.same(everything(engine), own), "lending is not training"
         raise RuntimeError("the probe failed")
     assert tiny.same(everything(engine), own)
