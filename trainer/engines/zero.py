@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import os
 import warnings
-from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,11 +22,11 @@ from torch import Tensor, nn
 from models.networks.initialization import initial
 from models.networks.scheduled import Scheduled
 from trainer.distributed import World
-from trainer.engines.cuts import Cuts, cut_each, cut_row, pieces
-from trainer.engines.engine import MOMENTS, Engine, EngineConfig, Precision
+from trainer.engines.engine import Engine, EngineConfig, Precision
 from trainer.engines.network import as_configured, on_meta, run
-from trainer.optimizers import OptimizerConfig, adam_state, guard, norm_of
-from trainer.shard import Shard, Shards, copy_shards
+from trainer.engines.parts import Apart, Together, pieces, state_of
+from trainer.optimizers import OptimizerConfig, guard, norm_of
+from trainer.shard import Shards, copy_shards
 
 BUCKET = 25_000_000  # elements that are reduced or gathered at a time
 
@@ -116,6 +115,11 @@ class Zero3Config(ZeroConfig):
         super().__post_init__()
         if self.keep_whole < 0:
             raise ValueError(f"engine.keep_whole must be at least 0, got {self.keep_whole}")
+        if self.compile:
+            raise ValueError(
+                "engine.compile under engine=zero3 would compile only what lies between two gatherings, over and "
+                "over; choose engine=zero2 or fsdp, or engine.compile=false"
+            )
 
     def check(self, network: nn.Module) -> None:
         if isinstance(network, Scheduled):
@@ -162,10 +166,10 @@ class ZeroEngine(Engine):
         self.refresh()
 
     def __call__(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
-        if x.requires_grad and torch.is_grad_enabled() and self.config.stage == 3:
+        if self.config.stage == 3 and self.network.training and x.requires_grad:
             raise ValueError(
-                "the objective differentiates the network by its input and then by its weights, which engine=zero3 "
-                "no longer holds by then; choose engine=zero2"
+                "the objective differentiates the network by its input and then by its weights, which under "
+                "engine=zero3 are not gathered a second time; choose engine=zero2"
             )
         return run(self.network, self.config, x, t, condition)
 
@@ -217,75 +221,6 @@ class ZeroEngine(Engine):
         self._run_on(self.shards())
 
 
-class Parts:
-    """A rank's parts of all parameters, each in one flat tensor and padded.
-
-    masters: the fp32 weights, that the optimizer moves. copies: those that the network runs on, or is given.
-    cuts: which elements of which parameter they are.
-    """
-
-    masters: Tensor
-    copies: Tensor
-    cuts: Cuts
-
-    @abstractmethod
-    def release(self) -> None:
-        """Makes the copies ready to be overwritten."""
-
-    @abstractmethod
-    def publish(self) -> None:
-        """Makes the network run on the copies, as they are now on every rank."""
-
-
-class Together(Parts):
-    """Those of stages 1 and 2: every rank has the whole network to run on, of which `copies` is its part."""
-
-    def __init__(self, zero: Any, shapes: Mapping[str, tuple[int, ...]], world: World) -> None:
-        zero.scaled_global_norm = no_norm
-        (self.masters,), (self._flat,) = zero.single_partition_of_fp32_groups, zero.bit16_groups_flat
-        self.copies = zero.parallel_partitioned_bit16_groups[0][world.rank]
-        self.cuts = cut_row(shapes, world.rank, self.masters.numel())
-
-    def release(self) -> None:
-        pass
-
-    def publish(self) -> None:
-        dist.all_gather_into_tensor(self._flat, self.copies)
-
-
-class Apart(Parts):
-    """Those of stage 3: the network's weights are gathered from all ranks' copies as it runs."""
-
-    def __init__(self, zero: Any, shapes: Mapping[str, tuple[int, ...]], world: World) -> None:
-        zero._get_norm_groups = lambda: [no_norm()]
-        self._zero = zero
-        (self.masters,), (self.copies,) = zero.fp32_partitioned_groups_flat, zero.fp16_partitioned_groups_flat
-        assert self.masters.data_ptr() != self.copies.data_ptr()
-        self.cuts = cut_each(shapes, world.rank, world.size)
-        zero.optimizer.param_groups[0]["params"] = [self.masters]
-
-    def release(self) -> None:
-        self._zero._partition_all_parameters()
-
-    def publish(self) -> None:
-        kept_whole = self._zero.persistent_parameters
-        if kept_whole:
-            kept_whole[0].all_gather(kept_whole)
-
-
-def no_norm() -> Tensor:
-    """In the place of DeepSpeed's own norm of the gradient, which would wait for the device."""
-    return torch.zeros(())
-
-
-def state_of(optimizer: torch.optim.Adam, parts: Parts) -> dict[str, Shards]:
-    """What a checkpoint holds: views of the flat tensors."""
-    held = adam_state(optimizer)[parts.masters]
-    flats = {"parameters": parts.masters, **{kind: held[kind] for kind in MOMENTS}}
-    state: dict[str, Shards] = {kind: pieces(parts.cuts, flat) for kind, flat in flats.items()}
-    return {**state, "steps": {"optimizer": Shard.of_whole(held["step"])}}
-
-
 def prepared(world: World, stage: int) -> ModuleType:
     """DeepSpeed, told what it would otherwise find out by compiling or from its own launcher."""
     if world.device.type == "cpu":
@@ -295,8 +230,8 @@ def prepared(world: World, stage: int) -> ModuleType:
         import deepspeed
     except ModuleNotFoundError as error:
         raise ValueError(
-            f"engine=zero{stage} needs DeepSpeed, which is not installed ({error}); pip install deepspeed, or choose "
-            "engine=fsdp"
+            f"engine=zero{stage} needs DeepSpeed, which is not installed ({error}); pip install deepspeed, or "
+            "choose engine=fsdp"
         ) from error
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     # DeepSpeed calls torch's collectives by their old names, which torch says at each call.
@@ -336,7 +271,7 @@ def started(
     from deepspeed.runtime.engine import DeepSpeedEngine
 
     class WithZero(DeepSpeedEngine):
-        """In bf16, stage 1 too accumulates in fp32 and is cut as in fp32; DeepSpeed has another optimizer there."""
+        """In bf16 with gradients in fp32, DeepSpeed would give stage 1 another kind of optimizer than in fp32."""
 
         def _do_optimizer_sanity_check(self, basic_optimizer: torch.optim.Optimizer) -> str:
             return "zero_optimization"
