@@ -14,6 +14,7 @@ from models.pixels import PixelRange
 from models.probability_flow import Trace
 from models.samplers import Sampler
 
+Action = Enum("Action", ["list", "verify", "describe"])
 Source = Enum("Source", ["digits", "photographs", "folder", "mnist", "cifar10"])
 
 
@@ -67,6 +68,19 @@ class Directory:
     """directory: of a run."""
 
     directory: str = "???"
+
+
+@dataclass
+class CheckpointConfig:
+    """action: list, verify or describe. checkpoint: the images it had seen, 0 for all; describe takes the latest."""
+
+    run: Directory = field(default_factory=Directory)
+    action: Action = Action.list  # type: ignore[assignment]
+    checkpoint: int = 0
+
+    def __post_init__(self) -> None:
+        if self.checkpoint < 0:
+            raise ValueError(f"checkpoint must be at least 0, got {self.checkpoint}")
 
 
 @dataclass
