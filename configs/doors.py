@@ -72,7 +72,7 @@ class Directory:
 
 @dataclass
 class CheckpointConfig:
-    """action: list, verify or describe. checkpoint: the images it had seen, 0 for all; describe takes the latest."""
+    """action: list, verify or describe. checkpoint: the images seen; 0 for all, or, to describe, the latest."""
 
     run: Directory = field(default_factory=Directory)
     action: Action = Action.list  # type: ignore[assignment]

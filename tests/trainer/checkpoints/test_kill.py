@@ -8,6 +8,7 @@ import random
 import time
 from pathlib import Path
 
+import pytest
 import torch
 
 from tests.trainer.checkpoints import cuts
@@ -36,6 +37,7 @@ def save_without_end(rank: int, port: int, directory: Path) -> None:
                 checkpoints.save(state)
 
 
+@pytest.mark.slow
 def test_a_save_that_is_killed_leaves_the_latest_whole(tmp_path):
     chance, context = random.Random(0), multiprocessing.get_context("spawn")
     latest = torn = 0
