@@ -16,6 +16,7 @@ from models.samplers import Sampler
 from trainer.plans.device import Device
 from trainer.run import Run
 
+Action = Enum("Action", ["list", "verify", "describe"])
 Source = Enum("Source", ["digits", "photographs", "folder", "mnist", "cifar10"])
 
 
@@ -91,6 +92,19 @@ class Directory:
     """directory: of a run."""
 
     directory: str = "???"
+
+
+@dataclass
+class CheckpointConfig:
+    """action: list, verify or describe. checkpoint: the images seen; 0 for all, or, to describe, the latest."""
+
+    run: Directory = field(default_factory=Directory)
+    action: Action = Action.list  # type: ignore[assignment]
+    checkpoint: int = 0
+
+    def __post_init__(self) -> None:
+        if self.checkpoint < 0:
+            raise ValueError(f"checkpoint must be at least 0, got {self.checkpoint}")
 
 
 @dataclass

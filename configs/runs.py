@@ -156,3 +156,8 @@ def differences(old: dict[str, object], new: dict[str, object]) -> list[str]:
     return [
         f"{name}: {old.get(name)} there, {new.get(name)} here" for name in fields if old.get(name) != new.get(name)
     ]
+
+
+def changes(old: str, new: str) -> list[str]:
+    """Each choice in which two kept configurations differ, those that may change on resumption left out."""
+    return differences(flat(yaml.safe_load(old)), flat(yaml.safe_load(new)))

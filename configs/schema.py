@@ -12,6 +12,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 
 from configs.doors import (
     BitsConfig,
+    CheckpointConfig,
     CompressConfig,
     DecompressConfig,
     EvaluateConfig,
@@ -162,6 +163,7 @@ def register() -> None:
     store.store(name="ladder_schema", node=LadderConfig)
     store.store(name="compress_schema", node=CompressConfig)
     store.store(name="decompress_schema", node=DecompressConfig)
+    store.store(name="checkpoint_schema", node=CheckpointConfig)
     for group, choices in GROUPS.items():
         for name in choices:
             store.store(group=group, name=name, node=with_defaults(group, name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -50,6 +51,9 @@ def opened(door: str, *arguments: str, status: int = 0) -> str:
 
 
 def checkpoint_bytes(directory: Path) -> dict[str, bytes]:
-    """Every file of a run's newest checkpoint, whole."""
+    """Every file of a run's newest checkpoint, whole; of its manifest all but the config, which names the run."""
     newest = max((directory / "checkpoints").iterdir())
-    return {path.name: path.read_bytes() for path in sorted(newest.iterdir())}
+    found = {path.name: path.read_bytes() for path in sorted(newest.iterdir())}
+    manifest = json.loads(found["manifest.json"])
+    del manifest["config"], manifest["checksum"]
+    return {**found, "manifest.json": json.dumps(manifest).encode()}

@@ -28,16 +28,19 @@ from torch.distributed.checkpoint.planner import (
 )
 from torch.distributed.checkpoint.planner_helpers import create_read_items_for_chunk_list
 
-from trainer.shard import Shard
+from trainer.shard import Shard, Shards
 
 
 class ShardSavePlanner(SavePlanner):
-    """Saves each shard that a rank brings; no two ranks bring the same."""
+    """Saves each shard that a rank brings; no two ranks bring the same. DCP's own state dict stays empty."""
+
+    def __init__(self, shards: Shards) -> None:
+        self.shards = shards
 
     def set_up_planner(
         self, state_dict: dict[str, Any], storage_meta: StorageMeta | None = None, is_coordinator: bool = False
     ) -> None:
-        self.shards = state_dict
+        assert not state_dict
 
     def create_local_plan(self) -> SavePlan:
         return SavePlan([write_item(key, shard) for key, shard in self.shards.items()])
@@ -55,11 +58,14 @@ class ShardSavePlanner(SavePlanner):
 class ShardLoadPlanner(LoadPlanner):
     """Loads straight into the live shards, from the chunks that each of them overlaps."""
 
+    def __init__(self, shards: Shards) -> None:
+        self.shards = shards
+
     def set_up_planner(
         self, state_dict: dict[str, Any], metadata: Metadata | None = None, is_coordinator: bool = False
     ) -> None:
         assert metadata is not None
-        self.shards, self.saved = state_dict, metadata.state_dict_metadata
+        self.saved = metadata.state_dict_metadata
 
     def create_local_plan(self) -> LoadPlan:
         wanted = {key: shard for key, shard in self.shards.items() if shard.tensor.numel()}

@@ -59,9 +59,9 @@ class Saver:
         )
         try:
             dcp.save(
-                dict(self.snapshot.shards),
+                {},
                 storage_writer=writer,
-                planner=ShardSavePlanner(),
+                planner=ShardSavePlanner(self.snapshot.shards),
                 process_group=self.group,
                 no_dist=self.group is None,
             )

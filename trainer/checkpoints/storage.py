@@ -24,7 +24,7 @@ from torch.futures import Future
 
 from trainer.checkpoints.first_format import check_sha256
 from trainer.checkpoints.manifest import Manifest
-from trainer.checkpoints.planner import ShardLoadPlanner
+from trainer.checkpoints.planner import ShardLoadPlanner, ShardSavePlanner
 from trainer.checkpoints.tensor_file import Chunk, Stretch, read, write
 from trainer.shard import Shards
 
@@ -63,6 +63,7 @@ class Writer(StorageWriter):
         return plans
 
     def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
+        assert isinstance(planner, ShardSavePlanner)
         shards = {item.index.fqn: planner.shards[item.index.fqn] for item in plan.items}
         chunks, facts = write(self.path, shards) if shards else ({}, {})
         return done(
@@ -145,7 +146,7 @@ def load(manifest: Manifest, shards: Shards) -> None:
     Raises ValueError, naming the file, where one is missing, cut short or altered.
     """
     try:
-        dcp.load(dict(shards), storage_reader=Reader(manifest), planner=ShardLoadPlanner(), no_dist=True)
+        dcp.load({}, storage_reader=Reader(manifest), planner=ShardLoadPlanner(shards), no_dist=True)
     except CheckpointException as error:
         cause, _ = next(iter(error.failures.values()))
         raise cause from None
