@@ -29,8 +29,8 @@ def test_two_ranks_finish_as_one_and_bad_samples_are_skipped(digits, tmp_path):
     assert status == 0, output
     assert output.count("finished: 320 images seen") == 1
     assert (
-        "warning: 1 steps skipped up to image 64, 1 bad ones in a row; the first at image 48, where the loss was "
-        "not finite on rank 0: sample 35"
+        "warning: 1 of the 2 steps up to image 64 skipped, 1 bad in a row; the first at image 48, where the loss "
+        "was not finite on rank 0: sample 35"
     ) in output
     at = r"\(t=\d+, quarter \d\)"
     assert re.search(rf"sample 35 {at}; rank 1: sample 40 {at}, sample 44 {at}\n", output)

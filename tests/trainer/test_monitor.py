@@ -64,8 +64,8 @@ def test_bad_steps_are_told_and_do_not_touch_the_means(run, tmp_path):
     assert [event.value for event in events.Scalars("loss")] == [3.0]
     assert [event.value for event in events.Scalars("skipped_steps")] == [2.0]
     assert (
-        "warning: 2 steps skipped up to image 100, 2 bad ones in a row; the first at image 40, where the loss was "
-        "not finite on rank 0: sample 36 (t=1, quarter 1), sample 37 (t=900, quarter 4)\n"
+        "warning: 2 of the 4 steps up to image 100 skipped, 2 bad in a row; the first at image 40, where the loss "
+        "was not finite on rank 0: sample 36 (t=1, quarter 1), sample 37 (t=900, quarter 4)\n"
     ) in (tmp_path / "train.log").read_text()
 
 
@@ -79,7 +79,7 @@ def test_one_bad_step_in_a_row_more_than_is_borne_ends_the_run(run, bad_steps):
         monitor.record(report(1.0, norm=math.inf, first=30), images=40, batch=10, waited=0.0)
         with pytest.raises(FloatingPointError, match=f"More than run.bad_steps={bad_steps} in a row") as caught:
             monitor.look()
-    assert f"{bad_steps + 1} bad ones in a row" in str(caught.value), "the row goes on over a look"
+    assert f"{bad_steps + 1} bad in a row" in str(caught.value), "the row goes on over a look"
     assert "at image 40, where only the gradient was not finite, of the samples 30 to 31" in str(caught.value)
 
 
@@ -173,7 +173,7 @@ def judged(world: World, directory: str) -> str:
 def test_ranks_write_one_record_of_all_and_end_with_one_report(tmp_path):
     said = on_ranks(2, judged, str(tmp_path))
     assert len(set(said)) == 1, "every rank ends with the same words"
-    assert "2 steps skipped up to image 120, 2 bad ones in a row; the first at image 90" in said[0]
+    assert "2 of the 2 steps up to image 120 skipped, 2 bad in a row; the first at image 90" in said[0]
     assert "only the gradient was not finite, of the samples 84 to 85" in said[0]
     events = EventAccumulator(str(tmp_path)).Reload()
     assert len(list(tmp_path.glob("events*"))) == 1
