@@ -129,15 +129,17 @@ class Monitor:
                 raise OSError(
                     f"could not write the scalars and the log in {self.writer.log_dir}: {error}"
                 ) from error
-        self._judge([seen.sums for seen in everyones], images)
+        self._judge([seen.sums for seen in everyones], steps, images)
 
-    def _judge(self, everyones: list[Sums], images: int) -> None:
-        """Tells of bad steps, and ends the run where too many came in a row."""
+    def _judge(self, everyones: list[Sums], steps: int, images: int) -> None:
+        """Tells of bad steps, and ends the run where too many came in a row; every rank judges alike."""
         row = max(sums.row for sums in everyones)
         if not row:
             return
-        found = f"{everyones[0].skipped} steps skipped up to image {images}, {row} bad ones in a row; the first "
-        found += first_bad(everyones, self.steps)
+        found = (
+            f"{everyones[0].skipped} of the {steps} steps up to image {images} skipped, {row} bad in a row; the "
+        )
+        found += f"first {first_bad(everyones, self.steps)}"
         self.note(f"warning: {found}")
         if row > self.bad_steps:
             raise FloatingPointError(

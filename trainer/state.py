@@ -24,6 +24,6 @@ class TrainState:
     cursor: int = 0
 
     def advance(self, batch: Batch) -> None:
-        """The batch has been learned from."""
+        """The batch has been learned from; or passed over, as its gradient was not finite: it is not repeated."""
         self.images += batch.global_size
         self.cursor = batch.cursor

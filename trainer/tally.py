@@ -70,6 +70,7 @@ class Tally:
     """Sums over the steps since the last look.
 
     A step is bad where its gradient's norm, which is the same on every rank, or a loss of this rank is not finite.
+    The engine has skipped it on every rank where the norm is not finite, as it is after nearly any such loss.
     """
 
     def __init__(self, steps: int, device: torch.device) -> None:
@@ -119,7 +120,7 @@ class Tally:
 def described(report: Report, images: int) -> Int64[Tensor, " n"]:
     """A step as `Tally.bad` holds it, good or bad: to ask which, the host would have to wait."""
     bad, index = ~report.terms.loss.isfinite(), report.index
-    first = torch.sort(bad, descending=True, stable=True).indices[:NAMED]
+    first = torch.sort(bad.int(), descending=True, stable=True).indices[:NAMED]
     named = index.new_full((2, NAMED), -1)
     named[:, : len(first)] = torch.where(bad[first], torch.stack([index, report.terms.t])[:, first], -1)
     return torch.cat([index.new_full((1,), images), index[:1], index[-1:], bad.sum()[None], named.flatten()])

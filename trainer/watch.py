@@ -50,6 +50,8 @@ class Watch:
     first one, which may compile for long, is too long: then every rank writes its main thread's stack and its last
     collectives to hang/ in the run directory, and the main rank writes and logs which ranks are where. A long
     preview or a long save may be reported too; a report changes nothing.
+
+    On an accelerator a step is made when the host has given it out: one that hangs there is seen at the next look.
     """
 
     def __init__(self, run: Run, world: World, images: int) -> None:

@@ -42,6 +42,19 @@ def start(door: str, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
+def start_on_ranks(size: int, module: str, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+    """The module's door, opened by torchrun in `size` processes and left running; errors go with the output."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(size)]
+    return subprocess.Popen(
+        [*torchrun, "-m", module, *arguments],
+        cwd=ROOT,
+        env={**ENVIRONMENT, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
 def opened(door: str, *arguments: str, status: int = 0) -> str:
     """What the door printed; it must end with `status`."""
     process = start(door, *arguments)

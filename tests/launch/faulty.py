@@ -40,7 +40,7 @@ def fault() -> None:
     if KIND == "term":
         os.kill(os.getpid(), signal.SIGTERM)
     if KIND == "sleep":
-        time.sleep(20)
+        time.sleep(12)
 
 
 def faulty_step(engine, diffusion, objective, batch, lr, seed):
@@ -51,12 +51,12 @@ def faulty_step(engine, diffusion, objective, batch, lr, seed):
 
 
 def poisoned(objective, indices):
-    """The same objective with losses of inf, and gradients of nan, of these samples."""
+    """The same objective with losses and gradients of inf of these samples."""
 
     def call(diffusion, x_0, noise, condition=None):
         terms = objective(diffusion, x_0, noise, condition)
-        bad = torch.isin(noise.index, indices.to(noise.index.device))
-        return type(terms)(torch.where(bad, terms.loss * torch.inf, terms.loss), terms.t)
+        factor = torch.where(torch.isin(noise.index, indices.to(noise.index.device)), torch.inf, 1.0)
+        return type(terms)(terms.loss * factor, terms.t)
 
     return call
 

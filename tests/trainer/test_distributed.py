@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 
 from tests.trainer.ranks import on_ranks
 from trainer.distributed import Agreement, FailedElsewhere, World
+from trainer.versions import check_alike, versions
 
 
 def fail_on_rank_1(world: World) -> None:
@@ -18,18 +21,30 @@ def fail_on_rank_1(world: World) -> None:
 def talks(world: World) -> dict[str, object]:
     with pytest.raises(FailedElsewhere if world.rank != 1 else OSError, match="the shard of rank 1"):
         fail_on_rank_1(world)
-    agreed, left_at = Agreement(world), None
-    for step in range(10):
-        if agreed(flag=world.rank == 2 and step >= 4):
-            left_at = step
-            break
-    agreed.close()
     return {
         "sum": world.total(torch.tensor([world.rank + 1.0])),
         "everyone": world.everyones({"rank": world.rank}),
         "in order": world.in_order(torch.full((2,), float(world.rank))),
-        "left at": left_at,
+        "left at": [left_at(world, asked, 10) for asked in (4, 8, 9, 10)],
+        "versions": disagreement(world),
     }
+
+
+def left_at(world: World, asked: int, last: int) -> int:
+    """The step at which this rank leaves: the last, or where it is agreed, as rank 2 asks from `asked` on."""
+    with Agreement(world) as agreed:
+        for step in range(last + 1):
+            if agreed(flag=world.rank == 2 and step >= asked) or step == last:
+                break
+    return step
+
+
+def disagreement(world: World) -> str:
+    """What is said of a run whose second rank has another config."""
+    check_alike(world, {"torch": "2.13.0", "run.seed": 0})
+    with pytest.raises(ValueError) as caught:
+        check_alike(world, {"torch": "2.13.0", "run.seed": 5 if world.rank == 1 else 0, "z": world.rank})
+    return str(caught.value)
 
 
 def test_ranks_add_up_share_errors_and_leave_together():
@@ -37,7 +52,10 @@ def test_ranks_add_up_share_errors_and_leave_together():
         assert found["sum"].tolist() == [6.0]
         assert found["everyone"] == [{"rank": 0}, {"rank": 1}, {"rank": 2}]
         assert found["in order"].tolist() == [0, 0, 1, 1, 2, 2]
-        assert found["left at"] == 5, "one step after rank 2 asked to leave"
+        assert found["left at"] == [5, 9, 10, 10], "one step after rank 2 asked to leave, or at the end"
+        assert re.match(
+            r"the ranks do not agree in run.seed: rank 0 on \S+ has 0, rank 1 on \S+ has 5;", found["versions"]
+        )
 
 
 def test_a_single_process_talks_to_itself():
@@ -74,3 +92,10 @@ def test_a_rank_that_does_not_come_is_reported_within_the_patience(monkeypatch):
     with pytest.raises(OSError, match=r"rank 0 of 2 could not meet the others .* within 1 s"):  # noqa: SIM117
         with World(0, 2).joined(1.0):
             pass
+
+
+def test_versions_say_what_computes():
+    found = versions()
+    assert found.keys() == {"python", "torch", "deepspeed", "quasistatic"}
+    assert found["torch"].startswith("2.")
+    assert found == versions()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+import time
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from data_pipeline.stream import DataConfig
 from models.objectives import SimpleLoss
 from tests.trainer import tiny
 from tests.trainer.no_sync import HostWaited, no_sync
+from tests.trainer.ranks import on_ranks
 from trainer.distributed import World
 from trainer.loop import train_step
 from trainer.monitor import Monitor
@@ -61,8 +64,8 @@ def test_bad_steps_are_told_and_do_not_touch_the_means(run, tmp_path):
     assert [event.value for event in events.Scalars("loss")] == [3.0]
     assert [event.value for event in events.Scalars("skipped_steps")] == [2.0]
     assert (
-        "warning: 2 steps skipped up to image 100, 2 bad ones in a row; the first at image 40, where the loss was "
-        "not finite on rank 0: sample 36 (t=1, quarter 1), sample 37 (t=900, quarter 4)\n"
+        "warning: 2 of the 4 steps up to image 100 skipped, 2 bad in a row; the first at image 40, where the loss "
+        "was not finite on rank 0: sample 36 (t=1, quarter 1), sample 37 (t=900, quarter 4)\n"
     ) in (tmp_path / "train.log").read_text()
 
 
@@ -76,7 +79,7 @@ def test_one_bad_step_in_a_row_more_than_is_borne_ends_the_run(run, bad_steps):
         monitor.record(report(1.0, norm=math.inf, first=30), images=40, batch=10, waited=0.0)
         with pytest.raises(FloatingPointError, match=f"More than run.bad_steps={bad_steps} in a row") as caught:
             monitor.look()
-    assert f"{bad_steps + 1} bad ones in a row" in str(caught.value), "the row goes on over a look"
+    assert f"{bad_steps + 1} bad in a row" in str(caught.value), "the row goes on over a look"
     assert "at image 40, where only the gradient was not finite, of the samples 30 to 31" in str(caught.value)
 
 
@@ -136,3 +139,51 @@ def test_a_planted_wait_in_the_network_is_caught():
     engine.network.conv_out.register_forward_hook(lambda module, inputs, output: output * output.mean().item())
     with no_sync(), pytest.raises(HostWaited):
         train_step(engine, tiny.diffusion(engine), SimpleLoss(), tiny.batch(), 1e-3, seed=0)
+
+
+def monitored(world: World, directory: str) -> None:
+    """Two looks, of which the first finds a bad loss on rank 1 and the second one bad step too many everywhere."""
+    run = Run(
+        RunConfig(directory, images=1000, log_every=60, bad_steps=1), DataConfig("none", resolution=8, channels=1)
+    )
+    rank = world.rank
+    with Monitor(run, world, 0, tiny.CPU) as monitor:
+        monitor.clock = time.monotonic() - 10
+        loss = [math.nan, 6.0] if rank == 1 else [float(rank + 1)] * 2
+        norm = math.nan  # as one rank's loss makes the gradient of all
+        index = [30 + 2 * rank, 31 + 2 * rank]
+        monitor.record(slow(tiny.report(loss, [1, 900], norm, index), rank), 30, 30, 0.0)
+        monitor.record(slow(tiny.report([3.0, 3.0], [1, 900], 1.0), rank), 60, 30, 2.0 * rank, skipped=rank)
+        for images in (90, 120):
+            monitor.record(tiny.report([1.0], [1], math.inf, [images - 6 + rank]), images, 30, 2.0 * rank)
+
+
+def slow(report: Report, rank: int) -> Report:
+    """The same on a rank whose laps take (1, 2) seconds."""
+    report.lap._end.time = report.lap._start.time + 1 + rank
+    return report
+
+
+def judged(world: World, directory: str) -> str:
+    with pytest.raises(FloatingPointError) as caught:
+        monitored(world, directory)
+    return str(caught.value)
+
+
+def test_ranks_write_one_record_of_all_and_end_with_one_report(tmp_path):
+    said = on_ranks(2, judged, str(tmp_path))
+    assert len(set(said)) == 1, "every rank ends with the same words"
+    assert "2 of the 2 steps up to image 120 skipped, 2 bad in a row; the first at image 90" in said[0]
+    assert "only the gradient was not finite, of the samples 84 to 85" in said[0]
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert len(list(tmp_path.glob("events*"))) == 1
+    found = {tag: events.Scalars(tag)[0].value for tag in events.Tags()["scalars"]}
+    assert found["loss"] == pytest.approx((1 + 1 + 6 + 4 * 3) / 7)
+    assert found["loss_by_t/quarter_1"] == pytest.approx((1 + 3 + 3) / 3)
+    assert (found["gradient_norm"], found["skipped_steps"], found["data/skipped"]) == (1, 1, 1)
+    assert found["speed/images_per_second"] == pytest.approx(60 / 10, rel=0.1)
+    assert found["speed/waiting_for_data"] == pytest.approx(1 / 10, rel=0.1)
+    assert found["speed/waiting_for_data_worst"] == pytest.approx(2 / 10, rel=0.1)
+    log = (tmp_path / "train.log").read_text()
+    assert re.search(r"60/1000 images  loss .* rank 1 waits (19|20)\.\d%  rank 1 is slowest \+200%", log)
+    assert "at image 30, where the loss was not finite on rank 1: sample 32 (t=1, quarter 1)\n" in log
