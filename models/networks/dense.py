@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -63,6 +64,10 @@ class Dense(nn.Module):
         weight = self.readout.weight
         out: Tensor = self.readout(self.hidden(x.flatten(1).to(weight.dtype)), t)
         return out.reshape(len(x), -1, *x.shape[2:])
+
+    def stages(self) -> Iterator[nn.Module]:
+        """The hidden units: the one part that could be checkpointed, sharded or compiled as a unit."""
+        yield self.hidden
 
 
 class RadialBasis(StartsItself, nn.Module):
