@@ -43,7 +43,7 @@ def main() -> None:
         for (name, ranks), plan in plans.items():
             print("| " + " | ".join([name, str(ranks), *row(plan)]) + " |")
     print(
-        "\n| ranks | nodes | samples a node a step | shards of them | shards in 1000 steps |\n|---|---|---|---|---|"
+        "\n| ranks | nodes | samples a node a step | their shards | shards in 1000 steps |\n|---|---|---|---|---|"
     )
     for ranks in RANKS:
         found = next(plan.reading for (_, size), plan in plans.items() if size == ranks)

@@ -1,4 +1,4 @@
-"""Layouts: every element is in one place, the one where it really is, and collectives carry what they really do."""
+"""Layouts: every element is in one place, where it really is, and collectives carry what they really do."""
 
 from __future__ import annotations
 
@@ -61,17 +61,16 @@ def test_whole_is_everything_everywhere():
     assert Whole().owned([(2, 3), (4,)], place=5) == [range(6), range(4)]
 
 
-@pytest.mark.parametrize("ranks", [3, 16, 512])
-@pytest.mark.parametrize("reshard", [True, False])
+@pytest.mark.parametrize(("ranks", "reshard"), [(3, True), (512, True), (16, False)])
 def test_fully_sharded_ranks_hold_and_exchange_what_the_layout_says(ranks, reshard):
     """Of a simulated world: FSDP2 itself cuts the network and calls the collectives, which then send nothing."""
     planned, weights = layout.rows(ranks, 1, 2, reshard), Weights.of(tiny.network()())
-    for rank in sorted({0, 1, ranks // 2, ranks - 1}):
+    for rank in (0, 1, ranks - 1):
         with simulated(World(rank, ranks)):
             network = fully_sharded(ranks, reshard)
             held = [parameter.to_local().numel() for parameter in network.parameters()]
             assert held == [len(piece) for piece in planned.state.owned(weights.shapes, rank)]
-            carried = [steps_of(network, accumulation=2) for _ in range(2)][-1]
+            carried = steps_of(network, accumulation=2)
     expected = {}
     for sent in traffic(planned, weights, accumulation=2):
         expected[sent.operation] = expected.get(sent.operation, 0) + sent.times * sent.carried
