@@ -131,11 +131,11 @@ def bytes_of(shards: Shards) -> int:
 
 
 class Carried(TorchDispatchMode):
-    """Within it the bytes of every collective are counted, by operation."""
+    """Within it the bytes of every collective of at least so many are counted, by operation."""
 
-    def __init__(self) -> None:
+    def __init__(self, least: int = SMALL) -> None:
         super().__init__()
-        self.bytes: Counter[str] = Counter()
+        self.least, self.bytes = least, Counter[str]()
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -144,7 +144,7 @@ class Carried(TorchDispatchMode):
             operation, whole = OPERATIONS[func._opname]
             tensors = args[whole] if isinstance(args[whole], (list, tuple)) else [args[whole]]
             size = sum(tensor.nbytes for tensor in tensors)
-            self.bytes[operation] += size if size >= SMALL else 0
+            self.bytes[operation] += size if size >= self.least else 0
         return func(*args, **(kwargs or {}))
 
 

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from trainer.distributed import World
+from trainer.engines import layout
 from trainer.engines.engine import EngineConfig
+from trainer.engines.layout import Layout
 from trainer.engines.local import LocalEngine
 from trainer.engines.network import run
 from trainer.optimizers import OptimizerConfig
@@ -28,6 +30,9 @@ class DdpConfig(EngineConfig):
     ) -> LocalEngine:
         kind = DdpEngine if world.size > 1 else LocalEngine
         return kind(self, network, optimizer, seed, world.device)
+
+    def layout(self, ranks: int) -> Layout:
+        return layout.whole(ranks, self.precision.bytes)
 
 
 class DdpEngine(LocalEngine):

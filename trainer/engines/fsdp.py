@@ -16,7 +16,9 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from models.networks.initialization import initial
 from models.networks.scheduled import Scheduled
 from trainer.distributed import World
+from trainer.engines import layout
 from trainer.engines.engine import Engine, EngineConfig, Precision
+from trainer.engines.layout import Layout
 from trainer.engines.local import LocalEngine, state_of
 from trainer.engines.network import as_configured, on_meta, run
 from trainer.optimizers import OptimizerConfig, guarded_step, norm_of, same_steps
@@ -44,8 +46,7 @@ class FsdpConfig(EngineConfig):
     def build(
         self, network: Callable[[], nn.Module], optimizer: OptimizerConfig, seed: int, world: World
     ) -> Engine:
-        if world.size % self.replicas:
-            raise ValueError(f"engine.replicas must divide the number of ranks, {world.size}, got {self.replicas}")
+        self.check(world.size)
         if isinstance(on_meta(network), Scheduled):
             raise ValueError(
                 "process/schedule=learned reads its parameters outside the network's forward pass, where "
@@ -54,6 +55,17 @@ class FsdpConfig(EngineConfig):
         if world.size == 1:
             return LocalEngine(self, network, optimizer, seed, world.device)
         return FsdpEngine(self, network, optimizer, seed, world)
+
+    def layout(self, ranks: int) -> Layout:
+        self.check(ranks)
+        if ranks == 1:
+            return layout.whole(ranks, self.precision.bytes)
+        return layout.rows(ranks, self.replicas, self.precision.bytes, self.reshard_after_forward)
+
+    def check(self, ranks: int) -> None:
+        """Raises ValueError where so many ranks do not divide into the replicas."""
+        if ranks % self.replicas:
+            raise ValueError(f"engine.replicas must divide the number of ranks, {ranks}, got {self.replicas}")
 
 
 class FsdpEngine(Engine):

@@ -22,8 +22,10 @@ from torch import Tensor, nn
 from models.networks.initialization import initial
 from models.networks.scheduled import Scheduled
 from trainer.distributed import World
+from trainer.engines import layout
 from trainer.engines.engine import Engine, EngineConfig, Precision
 from trainer.engines.network import as_configured, on_meta, run
+from trainer.engines.layout import Layout, Passing
 from trainer.engines.parts import Apart, Together, pieces, state_of
 from trainer.optimizers import OptimizerConfig, guard, norm_of
 from trainer.shard import Shards, copy_shards
@@ -56,6 +58,9 @@ class ZeroConfig(EngineConfig):
                 f"process/schedule=learned under engine=zero{self.stage} needs engine.precision=fp32: in bf16 the "
                 "network, and beta_t with it, would run on rounded weights"
             )
+
+    def layout(self, ranks: int) -> Layout:
+        return layout.flat(ranks, self.stage, self.precision.bytes, layout.FLOAT32, self.offload_optimizer, BUCKET)
 
     @property
     def working(self) -> torch.dtype:
@@ -127,6 +132,11 @@ class Zero3Config(ZeroConfig):
                 "process/schedule=learned reads beta_t beside running the network, when engine=zero3 has no rank "
                 "hold it; choose engine=zero2"
             )
+
+    def layout(self, ranks: int) -> Layout:
+        # DeepSpeed keeps what it has gathered for as long as that is below a billion elements.
+        bytes_each, held = self.precision.bytes, Passing.everything
+        return layout.elements(ranks, bytes_each, layout.FLOAT32, self.offload_optimizer, BUCKET, held)
 
     def settings(self, largest: int, total: int) -> dict[str, Any]:
         settings = super().settings(largest, total)
