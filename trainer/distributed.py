@@ -59,6 +59,11 @@ class World:
         return torch.device("cuda", self.local_rank) if torch.cuda.is_available() else torch.device("cpu")
 
     @property
+    def backend(self) -> str:
+        """What carries the ranks' traffic: of the accelerator, and of plain values."""
+        return "cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo"
+
+    @property
     def is_main(self) -> bool:
         """Whether this rank writes what is written once: the log, TensorBoard, pictures."""
         return self.rank == 0
@@ -72,14 +77,12 @@ class World:
         if self.size == 1:
             yield
             return
-        backend = "cpu:gloo"
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
-            backend = "cpu:gloo,cuda:nccl"
         where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         try:
             dist.init_process_group(
-                backend, rank=self.rank, world_size=self.size, timeout=timedelta(seconds=patience)
+                self.backend, rank=self.rank, world_size=self.size, timeout=timedelta(seconds=patience)
             )
         except dist.DistError as error:
             raise OSError(

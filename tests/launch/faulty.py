@@ -19,7 +19,7 @@ schema.GROUPS["engine"]["averaging"] = AveragingConfig
 
 from launch.train import main  # noqa: E402, after the engine is among the choices
 from trainer import loop  # noqa: E402
-from trainer.checkpoint import Checkpoints  # noqa: E402
+from trainer.checkpoints.checkpoints import Checkpoints  # noqa: E402
 
 KIND, _, DETAILS = os.environ.get("FAULT", "none").partition(":")
 RANK = int(os.environ.get("RANK", "0"))

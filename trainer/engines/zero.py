@@ -24,8 +24,8 @@ from models.networks.scheduled import Scheduled
 from trainer.distributed import World
 from trainer.engines import layout
 from trainer.engines.engine import Engine, EngineConfig, Precision
-from trainer.engines.network import as_configured, on_meta, run
 from trainer.engines.layout import Layout, Passing
+from trainer.engines.network import as_configured, on_meta, run
 from trainer.engines.parts import Apart, Together, pieces, state_of
 from trainer.optimizers import OptimizerConfig, guard, norm_of
 from trainer.shard import Shards, copy_shards
@@ -254,8 +254,7 @@ def with_group(world: World) -> None:
     from deepspeed.utils import groups
 
     if world.size == 1 and not dist.is_initialized():
-        backend = "cpu:gloo,cuda:nccl" if world.device.type == "cuda" else "cpu:gloo"
-        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+        dist.init_process_group(world.backend, store=dist.HashStore(), rank=0, world_size=1)
         atexit.register(dist.destroy_process_group)
     groups._WORLD_GROUP = dist.group.WORLD
 
