@@ -15,12 +15,12 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from benchmarks.interleave import interleave, publish, ratio
-from models.networks.initialization import initialize
 from models.networks.unet import UNetConfig
 from trainer.distributed import World
 from trainer.engines.ddp import DdpConfig
 from trainer.engines.engine import EngineConfig
 from trainer.engines.fsdp import FsdpConfig
+from trainer.engines.local import initialized
 from trainer.optimizers import OptimizerConfig
 
 RATE, CLIP = 2e-4, 1.0
@@ -28,9 +28,9 @@ TARGET = 0.97  # our layer may cost 3 %
 Step = Callable[[], object]
 
 
-def network() -> nn.Module:
-    """A U-Net of the CIFAR-10 shape, with half the channels."""
-    return UNetConfig(channels=64).build(3, 32)
+def network(channels: int) -> Callable[[], nn.Module]:
+    """A U-Net of the CIFAR-10 shape, with so many channels."""
+    return lambda: UNetConfig(channels).build(3, 32)
 
 
 def inputs(batch: int, world: World) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -40,9 +40,9 @@ def inputs(batch: int, world: World) -> tuple[torch.Tensor, torch.Tensor, torch.
     return x, torch.randint(1, 1001, (batch,), generator=generator).to(world.device), target
 
 
-def ours(config: EngineConfig, batch: int, world: World) -> Step:
+def ours(config: EngineConfig, build: Callable[[], nn.Module], batch: int, world: World) -> Step:
     """A step through the engine."""
-    engine = config.build(network, OptimizerConfig(), 0, world)
+    engine = config.build(build, OptimizerConfig(), 0, world)
     x, t, target = inputs(batch, world)
 
     def step() -> None:
@@ -68,21 +68,14 @@ def bare(module: nn.Module, batch: int, world: World) -> Step:
     return step
 
 
-def built(world: World) -> nn.Module:
-    """The network, initialized."""
-    made = network().to(world.device)
-    initialize(made, 0)
-    return made
-
-
-def bare_ddp(world: World) -> nn.Module:
+def bare_ddp(made: nn.Module, world: World) -> nn.Module:
     """DistributedDataParallel with the engine's settings."""
-    return DistributedDataParallel(built(world), gradient_as_bucket_view=True, bucket_cap_mb=100)
+    return DistributedDataParallel(made, gradient_as_bucket_view=True, bucket_cap_mb=100)
 
 
-def bare_fsdp(world: World) -> nn.Module:
+def bare_fsdp(made: nn.Module, world: World) -> nn.Module:
     """FSDP2 with the engine's settings."""
-    made, mesh = built(world), init_device_mesh(world.device.type, (world.size,))
+    mesh = init_device_mesh(world.device.type, (world.size,))
     policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
     for stage in made.stages():
         fully_shard(stage, mesh=mesh, mp_policy=policy)
@@ -100,19 +93,21 @@ def main() -> None:
     """Each engine and its peer, turn by turn, on every rank."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--channels", type=int, default=64)
     parser.add_argument("--turns", type=int, default=15)
     parser.add_argument("--engines", nargs="+", default=list(PAIRS), choices=list(PAIRS))
     options = parser.parse_args()
-    world, ratios = World.from_environment(), []
+    world, ratios, build = World.from_environment(), [], network(options.channels)
     with world.joined(600.0):
         for name in options.engines:
             config, peer, what = PAIRS[name]
             ways = {
-                "ours": ours(config(clip_norm=CLIP), options.batch, world),
-                "theirs": bare(peer(world), options.batch, world),
+                "ours": ours(config(clip_norm=CLIP), build, options.batch, world),
+                "theirs": bare(peer(initialized(build, 0, world.device), world), options.batch, world),
             }
             seconds = interleave(ways, options.turns)
-            claim = f"step under engine={name}, {world.size} ranks, batch {options.batch} each, bf16"
+            size = f"{options.channels} channels, batch {options.batch} each"
+            claim = f"step under engine={name}, {world.size} ranks, {size}, bf16"
             ratios.append(ratio(claim, what, TARGET, seconds["theirs"], seconds["ours"]))
     if world.is_main:
         publish("engine_overhead", ratios)
