@@ -29,7 +29,7 @@ from trainer.optimizers import OptimizerConfig
 from trainer.shard import Shards, copy_shards
 
 STAGES = {1: Zero1Config, 2: Zero2Config, 3: Zero3Config}
-STEPS, BATCH, HALF_LIVES = 5, 12, (50.0, 5000.0)
+STEPS, BATCH, HALF_LIVES = 4, 12, (50.0, 5000.0)
 FLAT = OptimizerConfig(epsilon=1e-3)  # Adam would magnify the rounding of gradients that are 0 but for rounding
 
 
@@ -128,14 +128,12 @@ def test_cuts_of_all_ranks_cover_every_parameter_once(size):
 def parity(world: World) -> dict[object, object]:
     found: dict[object, object] = {}
     for stage in STAGES:
-        found["initial", stage] = cut(
-            STAGES[stage](precision=Precision.bf16).build(small(), FLAT, 0, world).shards()
-        )
         for accumulation in (1, 2):
             found[stage, accumulation] = train(zero(world, stage, accumulation=accumulation), world)
-    found["bf16"] = [
-        train(zero(world, stage, accumulation=2, precision=Precision.bf16), world) for stage in STAGES
-    ]
+        engine = STAGES[stage](accumulation=2).build(small(), FLAT, 0, world)
+        found["initial", stage] = cut(engine.shards())
+        stir(engine)
+        found["bf16", stage] = train(engine, world, steps=2)
     return found
 
 
@@ -143,7 +141,7 @@ def parity(world: World) -> dict[object, object]:
 def test_every_stage_trains_as_one_process_does(size):
     ranks = on_ranks(size, parity)
     initial = LocalConfig().build(small(), FLAT, 0, World()).shards()
-    expected = train(local(), World())
+    expected, in_bf16 = train(local(), World()), train(local(precision=Precision.bf16), World(), steps=2)
     for stage in STAGES:
         first = whole([rank["initial", stage] for rank in ranks])
         assert list(first) == list(initial)
@@ -155,12 +153,9 @@ def test_every_stage_trains_as_one_process_does(size):
             for kind in ("parameters", "exp_avg", "exp_avg_sq", *(f"ema {life}" for life in HALF_LIVES)):
                 close(found, expected, kind, 1e-6)
             assert all(rank["steps"]["optimizer"][1] == STEPS for rank in found)
-    in_bf16 = train(local(precision=Precision.bf16), World())
-    for number in range(3):
-        found = [rank["bf16"][number] for rank in ranks]
-        assert np.allclose(found[0]["loss"], in_bf16["loss"], rtol=0.02)
-        assert np.allclose(found[0]["norm"], in_bf16["norm"], rtol=0.05)
-        assert found[0]["parameters"]["conv_in.weight"][1].dtype == np.float32
+        for rank in ranks:
+            assert np.allclose(rank["bf16", stage]["loss"], in_bf16["loss"], rtol=0.01)
+            assert np.allclose(rank["bf16", stage]["norm"], in_bf16["norm"], rtol=0.03)
 
 
 def everything(engine: ZeroEngine) -> dict[str, torch.Tensor]:
@@ -176,7 +171,6 @@ def output(engine: Engine) -> torch.Tensor:
 
 def check_skipping(engine: ZeroEngine, world: World) -> None:
     """One rank's gradient is not finite: no rank moves, and every rank is told."""
-    step(engine, world, 0)
     before = everything(engine)
     x, t, _ = tiny.images(4)
     for bad in (float("nan"), float("inf")):
@@ -287,19 +281,24 @@ def curved(engine: Engine, world: World) -> torch.Tensor:
     return torch.stack(norms)
 
 
+OPTIONS = {
+    1: {"offload_optimizer": True, "checkpoint_activations": True},
+    2: {"offload_optimizer": True, "channels_last": True},
+    3: {"offload_optimizer": True, "checkpoint_activations": True, "channels_last": True},
+}
+
+
 def behaviour(world: World) -> dict[str, object]:
     norms = {}
     for stage in STAGES:
+        engine = zero(world, stage, accumulation=2, **OPTIONS[stage])
+        norms[stage] = torch.stack([step(engine, world, number)[1] for number in range(2)])
+        check_skipping(engine, world)
         engine = zero(world, stage, tiny.network(0.5, channels=4, multipliers=(1,)))
         check_skipping(engine, world)
         check_lending(engine, world)
-        for offload in (False, True):
-            pair = [zero(world, stage, offload_optimizer=offload, precision=Precision.bf16) for _ in range(2)]
-            check_skipping(pair[0], world)
-            check_restoring(*pair, world)
-        for options in ({"offload_optimizer": True}, {"checkpoint_activations": True}, {"channels_last": True}):
-            engine = zero(world, stage, accumulation=2, **options)
-            norms[stage, *options] = torch.stack([step(engine, world, number)[1] for number in range(2)])
+        pair = [zero(world, stage, offload_optimizer=stage == 2, precision=Precision.bf16) for _ in range(2)]
+        check_restoring(*pair, world)
     check_refusals(world)
     return {"norms": norms, "memory": check_memory(world), "curved": check_second_derivatives(world)}
 
@@ -309,9 +308,8 @@ def test_every_stage_keeps_the_promises_of_an_engine():
     first, second = on_ranks(2, behaviour, patience=120.0)
     plain = local()
     expected = [float(step(plain, World(), number)[1]) for number in range(2)]
-    for case, found in first["norms"].items():
-        assert np.allclose(found, expected, rtol=1e-5), case
     for stage in STAGES:
+        assert np.allclose(first["norms"][stage], expected, rtol=1e-5), stage
         for share in (first["memory"][stage], second["memory"][stage]):
             assert share == pytest.approx(0.5, rel=0.05), stage
     bent = curved(local(smooth()), World())
