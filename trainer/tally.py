@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from models.objectives import Terms
@@ -16,6 +16,7 @@ from trainer.lap import Lap
 
 QUARTERS = 4
 NAMED = 8  # each rank names at most so many bad samples
+FOLD = 64
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,8 @@ class Tally:
 
     A step is bad where its gradient's norm, which is the same on every rank, or a loss of this rank is not finite.
     The engine has skipped it on every rank where the norm is not finite, as it is after nearly any such loss.
+
+    Steps are kept as they come and added up `FOLD` at a time, which costs a step next to nothing.
     """
 
     def __init__(self, steps: int, device: torch.device) -> None:
@@ -80,59 +83,90 @@ class Tally:
         self.sums = torch.zeros(2 * QUARTERS + 3, dtype=torch.float64, device=device)
         # bad steps up to now without a good one between, and the most of them
         self.row, self.longest = torch.zeros(2, dtype=torch.int64, device=device)
-        # the first bad step: images (negative: there was none), first, last, count, then indices and their t
+        # the first bad step: its number (negative: there was none), first, last, count, then indices and their t
         self.bad = torch.full((4 + 2 * NAMED,), -1, dtype=torch.int64, device=device)
+        self.images: list[int] = []
         self.laps: list[Lap] = []
+        self._kept: list[tuple[Tensor, ...]] = []
 
     @property
     def steps(self) -> int:
         """How many there were since the last look."""
-        return len(self.laps)
+        return len(self.images)
 
     def add(self, report: Report, images: int) -> None:
-        """One step, after which so many images have been seen. Each loss counts in the quarter of its t."""
-        terms, norm = report.terms, report.gradient_norm.double()
-        fine, moves = terms.loss.isfinite(), norm.isfinite()
-        quarter = (terms.t - 1) * QUARTERS // self.process_steps
-        belongs = (quarter[:, None] == self.quarters) & fine[:, None]
-        loss = torch.where(belongs, terms.loss[:, None].double(), 0).sum(0)
-        norms = torch.stack([torch.where(moves, norm, 0), moves, ~moves])
-        self.sums += torch.cat([loss, belongs.sum(0), norms])
-        bad = ~(moves & fine.all())
-        self.row = (self.row + 1) * bad
-        self.longest = torch.maximum(self.longest, self.row)
-        self.bad = torch.where(bad & (self.bad[0] < 0), described(report, images), self.bad)
+        """One step, after which so many images have been seen."""
+        self.images.append(images)
         self.laps.append(report.lap)
+        norm = report.gradient_norm.clone()  # an engine may write the next one over it
+        self._kept.append((report.terms.loss, report.terms.t, norm, report.index))
+        if len(self._kept) == FOLD:
+            self._fold()
+
+    def _fold(self) -> None:
+        """Adds up what was kept. Each loss counts in the quarter of 1..T that its t lies in."""
+        loss, t, norm, index = (torch.stack(each) for each in zip(*self._kept, strict=True))
+        fine, moves = loss.isfinite(), norm.isfinite()
+        quarter = (t - 1) * QUARTERS // self.process_steps
+        belongs = (quarter[..., None] == self.quarters) & fine[..., None]
+        losses = torch.where(belongs, loss[..., None].double(), 0).sum((0, 1))
+        norms = torch.stack([torch.where(moves, norm.double(), 0).sum(), moves.sum(), (~moves).sum()])
+        self.sums += torch.cat([losses, belongs.sum((0, 1)), norms])
+        bad = ~(moves & fine.all(1))
+        rows = rows_of(bad, self.row)
+        self.row, self.longest = rows[-1], torch.maximum(self.longest, rows.max())
+        found = first_of(bad, fine, t, index, self.steps - len(bad))
+        self.bad = torch.where(bad.any() & (self.bad[0] < 0), found, self.bad)
+        self._kept = []
 
     def clear(self) -> Sums:
         """The sums: the one place where the host waits. They begin anew; a row of bad steps goes on."""
-        sums, longest, bad = self.sums.tolist(), int(self.longest), self.bad.tolist()
+        if self._kept:
+            self._fold()
+        sums, longest = self.sums.tolist(), int(self.longest)
         norm, moved, skipped = sums[2 * QUARTERS :]
-        own = statistics.median(lap.seconds() for lap in self.laps)
+        loss, count = tuple(sums[:QUARTERS]), tuple(sums[QUARTERS : 2 * QUARTERS])
+        bad, own = read(self.bad.tolist(), self.images), statistics.median(lap.seconds() for lap in self.laps)
         self.sums.zero_()
         self.longest = torch.zeros_like(self.row)
         self.bad.fill_(-1)
-        self.laps = []
-        loss, count = tuple(sums[:QUARTERS]), tuple(sums[QUARTERS : 2 * QUARTERS])
-        return Sums(loss, count, norm, int(moved), int(skipped), longest, read(bad), own)
+        self.images, self.laps = [], []
+        return Sums(loss, count, norm, int(moved), int(skipped), longest, bad, own)
 
 
-def described(report: Report, images: int) -> Int64[Tensor, " n"]:
-    """A step as `Tally.bad` holds it, good or bad: to ask which, the host would have to wait."""
-    bad, index = ~report.terms.loss.isfinite(), report.index
-    first = torch.sort(bad.int(), descending=True, stable=True).indices[:NAMED]
+def rows_of(bad: Bool[Tensor, " n"], before: Int64[Tensor, ""]) -> Int64[Tensor, " n"]:
+    """How many steps up to each one were bad without a good one between; `before` came before the first."""
+    number = torch.arange(len(bad), device=bad.device)
+    good = torch.where(bad, -1, number).cummax(0).values
+    return number - good + torch.where(good < 0, before, 0)
+
+
+def first_of(
+    bad: Bool[Tensor, " n"],
+    fine: Bool[Tensor, "n b"],
+    t: Int64[Tensor, "n b"],
+    index: Int64[Tensor, "n b"],
+    number: int,
+) -> Int64[Tensor, " k"]:
+    """The first bad one of steps `number` and on, as `Tally.bad` holds it; some step where none is bad.
+
+    The host does not know which one it is: it would have to wait.
+    """
+    step = bad.int().argmax()[None]
+    fine, t, index = (each.index_select(0, step)[0] for each in (fine, t, index))
+    samples = fine.int().argsort(stable=True)[:NAMED]  # those that are not fine come first
     named = index.new_full((2, NAMED), -1)
-    named[:, : len(first)] = torch.where(bad[first], torch.stack([index, report.terms.t])[:, first], -1)
-    return torch.cat([index.new_full((1,), images), index[:1], index[-1:], bad.sum()[None], named.flatten()])
+    named[:, : len(samples)] = torch.where(fine[samples], -1, torch.stack([index, t])[:, samples])
+    return torch.cat([step + number, index[:1], index[-1:], (~fine).sum()[None], named.flatten()])
 
 
-def read(bad: Sequence[int]) -> BadStep | None:
-    """What `described` wrote."""
-    images, first, last, count, *named = bad
-    if images < 0:
+def read(bad: Sequence[int], images: Sequence[int]) -> BadStep | None:
+    """What `first_of` wrote. images: seen after each step."""
+    step, first, last, count, *named = bad
+    if step < 0:
         return None
     pairs = zip(named[:NAMED], named[NAMED:], strict=True)
-    return BadStep(images, first, last, count, {index: t for index, t in pairs if index >= 0})
+    return BadStep(images[step], first, last, count, {index: t for index, t in pairs if index >= 0})
 
 
 def means(everyones: Sequence[Sums]) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -12,8 +13,12 @@ from hypothesis import strategies as some
 from tests.trainer import tiny
 from trainer.tally import NAMED, Sums, Tally, first_bad, means
 
+FOLDED = mock.patch("trainer.tally.FOLD", 2)  # so that few steps are added up in several goes
 LOSSES = some.one_of(some.floats(0, 10, width=32), some.sampled_from([math.nan, math.inf, -math.inf]))
-BATCHES = some.lists(some.lists(some.tuples(LOSSES, some.floats(0, 1)), min_size=1), min_size=1)
+SAMPLES = some.tuples(LOSSES, some.floats(0, 1))
+BATCHES = some.integers(1, 9).flatmap(
+    lambda size: some.lists(some.lists(SAMPLES, min_size=size, max_size=size), min_size=1)
+)
 
 
 def tallied(steps: int, batches: list) -> tuple[Sums, np.ndarray, np.ndarray, np.ndarray]:
@@ -27,6 +32,7 @@ def tallied(steps: int, batches: list) -> tuple[Sums, np.ndarray, np.ndarray, np
     return tally.clear(), np.array(losses), np.array(times), np.array(norms)
 
 
+@FOLDED
 @given(some.integers(4, 1000), some.lists(BATCHES, min_size=1, max_size=3))
 def test_means_are_numpys_in_all_and_by_quarter(steps, ranks):
     sums, losses, times, norms = zip(*(tallied(steps, batches) for batches in ranks), strict=True)
@@ -56,6 +62,7 @@ def test_a_look_clears_the_sums():
     assert (sums.bad, sums.row, sums.skipped) == (None, 0, 0)
 
 
+@FOLDED
 @given(some.lists(some.booleans(), min_size=1, max_size=30), some.integers(0, 30))
 def test_the_longest_row_counts_over_looks(bad, look):
     tally, found, row, longest = Tally(1000, tiny.CPU), [], 0, 0
@@ -69,6 +76,7 @@ def test_the_longest_row_counts_over_looks(bad, look):
     assert all(row == expected for row, expected in found), "a row that a look falls into is whole in the next"
 
 
+@FOLDED
 @pytest.mark.parametrize("size", [2, NAMED, 20])
 @pytest.mark.parametrize("count", [0, 1, 2, 20])
 def test_the_first_bad_step_is_kept_with_its_samples(size, count):
