@@ -6,10 +6,12 @@ from collections.abc import Iterator
 
 from hydra import compose, initialize_config_module
 
+from configs.doors import PlanConfig
 from configs.runs import to_value
 from configs.schema import GROUPS, register
+from trainer.plans.device import Device
 from trainer.plans.memory import Memory
-from trainer.plans.plan import Cluster, Plan, planned
+from trainer.plans.plan import Cluster, Held, Plan, held_by, planned
 from trainer.plans.reading import even
 from trainer.plans.table import readable
 
@@ -32,7 +34,8 @@ def main() -> None:
     """Four tables: memory, traffic, checkpoints, reading."""
     register()
     with initialize_config_module("configs", version_base="1.3"):
-        plans = {key: plan_of(*key) for key in keys()}
+        held = held_by(config_of("ddp", 1), IMAGES, Device.accelerator)
+        plans = {key: plan_of(*key, held) for key in keys()}
     tables = {
         "engine | ranks | " + " | ".join(KINDS) + " | activations | device | host": memory_row,
         "engine | ranks | all-gather | reduce-scatter | all-reduce | sent in all": traffic_row,
@@ -59,15 +62,21 @@ def keys() -> Iterator[tuple[str, int]]:
             yield from ((name, ranks) for ranks in RANKS)
 
 
-def plan_of(name: str, ranks: int) -> Plan:
-    """One row's; the reading, which no engine changes, is followed in the first engine's rows only."""
+def config_of(name: str, ranks: int) -> PlanConfig:
+    """One row's."""
     engine, *more = ENGINES[name]
-    chosen = [f"engine={engine}", f"data.batch={IMAGES * ranks}", f"ranks={ranks}"]
-    chosen += [each.format(replicas=max(1, ranks // A_NODE)) for each in more]
-    config = to_value(compose("plan", [EXPERIMENT, *chosen]))
-    first = name == next(keys())[0]
+    chosen = [EXPERIMENT, f"engine={engine}", f"data.batch={IMAGES * ranks}", f"ranks={ranks}"]
+    config: PlanConfig = to_value(
+        compose("plan", [*chosen, *(each.format(replicas=max(1, ranks // A_NODE)) for each in more)])
+    )
+    return config
+
+
+def plan_of(name: str, ranks: int, held: Held) -> Plan:
+    """One row's; the reading, which no engine changes, is followed in the first engine's rows only."""
+    config, first = config_of(name, ranks), name == next(keys())[0]
     shards = even(config.samples, config.samples_per_shard) if first else []
-    return planned(config, Cluster(ranks, A_NODE), shards, config.steps)
+    return planned(config, Cluster(ranks, A_NODE), shards, config.steps, held)
 
 
 def memory_row(plan: Plan) -> list[str]:

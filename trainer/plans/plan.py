@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from data_pipeline.order import check_micro_batches
 from trainer.engines.network import on_meta
@@ -15,6 +16,8 @@ from trainer.plans.saved import Saved, saved
 from trainer.plans.traffic import Sent, traffic
 from trainer.plans.weights import Weights
 from trainer.run import Run
+
+Held: TypeAlias = Mapping[str, Activations]
 
 
 @dataclass(frozen=True)
@@ -40,49 +43,50 @@ class Plan:
     accumulation: int
     micro_batch: int
     note: str
-    activations: dict[str, Activations]
+    activations: Held
     memory: Memories
     traffic: list[Sent]
     checkpoint: Saved
     reading: Reading | None
 
 
-def planned(run: Run, cluster: Cluster, shards: Sequence[int], steps: int) -> Plan:
+def planned(run: Run, cluster: Cluster, shards: Sequence[int], steps: int, held: Held | None = None) -> Plan:
     """The plan, in which the reading of so many steps is followed. shards: their sizes; none of drawn samples.
 
-    Raises ValueError for what the engine would refuse.
+    held: the activations, where they are known. Raises ValueError for what the engine would refuse.
     """
-    layout = run.engine.layout(cluster.ranks)
-    weights, averages = Weights.of(on_meta(run.build_network)), len(run.ema.half_lives)
-    batch, note = batch_of(run, cluster.ranks)
-    micro_batch = batch // cluster.ranks // run.engine.accumulation
-    held = {
-        name: activations(
-            run.build_network,
-            replace(run.engine, checkpoint_activations=recomputed),
-            run.shape,
-            micro_batch,
-            run.network.known_classes > 0,
-            cluster.device,
-        )
-        for name, recomputed in (("kept", False), ("recomputed", True))
-    }
+    ranks, accumulation, averages = cluster.ranks, run.engine.accumulation, len(run.ema.half_lives)
+    layout, weights = run.engine.layout(ranks), Weights.of(on_meta(run.build_network))
+    batch, note = batch_of(run, ranks)
+    micro_batch = batch // ranks // accumulation
+    held = held or held_by(run, micro_batch, cluster.device)
     chosen = held["recomputed" if run.engine.checkpoint_activations else "kept"]
     return Plan(
         parameters=weights.count,
         cluster=cluster,
         batch=batch,
-        accumulation=run.engine.accumulation,
+        accumulation=accumulation,
         micro_batch=micro_batch,
         note=note,
         activations=held,
         memory=memories(layout, weights, chosen, averages),
-        traffic=traffic(layout, weights, run.engine.accumulation),
+        traffic=traffic(layout, weights, accumulation),
         checkpoint=saved(layout, weights, averages),
-        reading=reading(shards, run.run.seed, batch, cluster.ranks, cluster.ranks_per_node, steps)
-        if shards
-        else None,
+        reading=reading(shards, run.run.seed, batch, ranks, cluster.ranks_per_node, steps) if shards else None,
     )
+
+
+def held_by(run: Run, micro_batch: int, device: Device) -> Held:
+    """The activations of a micro-batch of so many images, kept or recomputed."""
+    configs = {
+        name: replace(run.engine, checkpoint_activations=recomputed)
+        for name, recomputed in (("kept", False), ("recomputed", True))
+    }
+    told = run.network.known_classes > 0
+    return {
+        name: activations(run.build_network, config, run.shape, micro_batch, told, device)
+        for name, config in configs.items()
+    }
 
 
 def batch_of(run: Run, ranks: int) -> tuple[int, str]:
