@@ -288,6 +288,22 @@ OPTIONS = {
 }
 
 
+def with_schedule() -> nn.Module:
+    return Scheduled(small()(), Learned(steps=20))
+
+
+def learned(engine: Engine, world: World) -> torch.Tensor:
+    """The gradient norms of two steps of an objective that also reads beta_t from the network."""
+    norms = []
+    for number in range(2):
+        count = 8 // world.size
+        x, t, target = (each[world.rank * count :][:count] for each in tiny.images(8, number))
+        loss = (engine(x, t) - target).square().mean() + 100 * engine.network.beta().square().sum()
+        engine.backward(loss.float(), last=True)
+        norms.append(engine.step(1e-3))
+    return torch.stack(norms)
+
+
 def behaviour(world: World) -> dict[str, object]:
     norms = {}
     for stage in STAGES:
@@ -300,7 +316,12 @@ def behaviour(world: World) -> dict[str, object]:
         pair = [zero(world, stage, offload_optimizer=stage == 2, precision=Precision.bf16) for _ in range(2)]
         check_restoring(*pair, world)
     check_refusals(world)
-    return {"norms": norms, "memory": check_memory(world), "curved": check_second_derivatives(world)}
+    return {
+        "norms": norms,
+        "memory": check_memory(world),
+        "curved": check_second_derivatives(world),
+        "learned": [learned(zero(world, stage, with_schedule), world) for stage in (1, 2)],
+    }
 
 
 def test_every_stage_keeps_the_promises_of_an_engine():
@@ -314,16 +335,15 @@ def test_every_stage_keeps_the_promises_of_an_engine():
             assert share == pytest.approx(0.5, rel=0.05), stage
     bent = curved(local(smooth()), World())
     assert all(np.allclose(norms, bent, rtol=1e-5) for norms in first["curved"])
+    moved = learned(local(with_schedule), World())
+    assert all(np.allclose(norms, moved, rtol=1e-5) for norms in first["learned"])
 
 
 def test_a_learned_schedule_is_refused_where_its_weights_are_rounded_or_gone():
-    def build() -> nn.Module:
-        return Scheduled(small()(), Learned())
-
     with pytest.raises(ValueError, match=r"schedule=learned under engine=zero1 needs engine\.precision=fp32"):
-        Zero1Config(precision=Precision.bf16).build(build, FLAT, 0, World())
+        Zero1Config(precision=Precision.bf16).build(with_schedule, FLAT, 0, World())
     with pytest.raises(ValueError, match=r"schedule=learned .* choose engine=zero2"):
-        Zero3Config(precision=Precision.fp32).build(build, FLAT, 0, World())
+        Zero3Config(precision=Precision.fp32).build(with_schedule, FLAT, 0, World())
 
 
 @pytest.mark.parametrize("kind", [Zero1Config, Zero2Config, Zero3Config])
