@@ -9,6 +9,7 @@ BENCHMARKS = (
     ["benchmarks.training_step", "--batch", "8"],
     ["benchmarks.training_step", "--batch", "32", "--turns", "9"],
     ["benchmarks.ema"],
+    ["benchmarks.checkpoint"],
     ["benchmarks.startup"],
 )
 
