@@ -10,6 +10,7 @@ BENCHMARKS = (
     ["benchmarks.training_step", "--batch", "32", "--turns", "9"],
     ["benchmarks.dropout"],
     ["benchmarks.ema"],
+    ["benchmarks.checkpoint"],
     ["benchmarks.startup"],
 )
 

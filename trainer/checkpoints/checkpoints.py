@@ -11,7 +11,7 @@ from pathlib import Path
 
 from trainer.checkpoints.architecture import check_names
 from trainer.checkpoints.average import average_of, ema_kind
-from trainer.checkpoints.contents import Place, everything_in, kinds_of
+from trainer.checkpoints.contents import everything_in, kinds_of
 from trainer.checkpoints.listing import Listing
 from trainer.checkpoints.manifest import Manifest
 from trainer.checkpoints.saver import Saver
@@ -82,8 +82,9 @@ class Checkpoints(Listing):
         if self.world.everyones(target.exists())[0]:
             return target  # the run stands where it was when it resumed: there is nothing new
         if self._saver is None:
-            self._saver = Saver(self, everything_in(state), self.world, self.patience)
-        self._under_way = self._saver(Place.of(state, self.world, self.directory.parent / "config.yaml"))
+            self._saver = Saver(self, state, self.world, self.patience)
+        assert state is self._saver.state
+        self._under_way = self._saver()
         self._lines.append(
             f"saving {target}: training stood still for {time.monotonic() - start:.3f} s, of which it waited "
             f"{waited:.3f} s for the save before"

@@ -14,7 +14,7 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint import CheckpointException
 
-from trainer.checkpoints.contents import Place
+from trainer.checkpoints.contents import Place, everything_in
 from trainer.checkpoints.division import division
 from trainer.checkpoints.listing import Listing, sync
 from trainer.checkpoints.manifest import Manifest, Saved
@@ -23,7 +23,7 @@ from trainer.checkpoints.snapshot import Snapshot
 from trainer.checkpoints.storage import Writer
 from trainer.checkpoints.tensor_file import BYTES, Chunk
 from trainer.distributed import World
-from trainer.shard import Shards
+from trainer.state import TrainState
 
 
 class Saver:
@@ -32,8 +32,9 @@ class Saver:
     The copy's memory, the division of the work and the group that the threads talk in are made once.
     """
 
-    def __init__(self, listing: Listing, everything: Shards, world: World, patience: float) -> None:
-        self.listing, self.world = listing, world
+    def __init__(self, listing: Listing, state: TrainState, world: World, patience: float) -> None:
+        self.listing, self.state, self.world = listing, state, world
+        everything = everything_in(state)
         self.shapes = {key: shard.shape for key, shard in everything.items()}
         mine = [key for key, rank in division(world, everything).items() if rank == world.rank]
         self.snapshot = Snapshot({key: everything[key] for key in mine})
@@ -43,8 +44,9 @@ class Saver:
         )
         self.thread = ThreadPoolExecutor(1, "checkpoint")
 
-    def __call__(self, place: Place) -> Future[str]:
+    def __call__(self) -> Future[str]:
         """Copies the state as it is now and begins to write it. The result says what was saved."""
+        place = Place.of(self.state, self.world, self.listing.directory.parent / "config.yaml")
         self.snapshot.take()
         return self.thread.submit(self.write, place)
 
