@@ -1,4 +1,4 @@
-"""python -m tests.launch.faulty …: launch.train with an engine of several ranks, and with one fault planted.
+"""python -m tests.launch.faulty …: launch.train with one fault planted.
 
 FAULT=KIND:RANK:STEP: what happens on that rank in that step. FAULT=poison:INDEX,INDEX,…: the losses of these
 samples are not finite.
@@ -12,14 +12,8 @@ import time
 
 import torch
 
-from configs import schema
-from tests.trainer.averaging import AveragingConfig
-
-schema.GROUPS["engine"]["averaging"] = AveragingConfig
-
-from launch.train import main  # noqa: E402, after the engine is among the choices
-from trainer import loop  # noqa: E402
-from trainer.checkpoints.checkpoints import Checkpoints  # noqa: E402
+from launch.train import main
+from trainer import loop
 
 KIND, _, DETAILS = os.environ.get("FAULT", "none").partition(":")
 RANK = int(os.environ.get("RANK", "0"))
@@ -62,10 +56,6 @@ def poisoned(objective, indices):
 
 
 loop.train_step = faulty_step
-
-# The averaging engine's ranks hold the same: one of them saves it.
-save = Checkpoints.save
-Checkpoints.save = lambda self, state: save(self, state) if RANK == 0 else self.directory
 
 if __name__ == "__main__":
     main()

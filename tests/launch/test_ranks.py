@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.launch.doors import SMALL, start_on_ranks
 
-ENGINE = "engine=averaging"
+ENGINE = "engine=ddp"
 
 
 def ended(digits: Path, directory: Path, fault: str, *more: str) -> tuple[int, str]:
