@@ -78,4 +78,4 @@ def test_a_rank_that_stands_still_is_told_from_those_that_wait_for_it(digits, tm
     )
     assert re.search(r"rank 0 lost the others .* Timed out waiting 6000ms", output)
     assert "time.sleep" in (tmp_path / "hang" / "rank-00001.txt").read_text()
-    assert "all_reduce" in (tmp_path / "hang" / "rank-00000.txt").read_text()
+    assert "run_backward" in (tmp_path / "hang" / "rank-00000.txt").read_text()

@@ -18,7 +18,7 @@ from models.networks.scheduled import Scheduled
 from trainer.distributed import World
 from trainer.engines import layout
 from trainer.engines.engine import Engine, EngineConfig, Precision
-from trainer.engines.layout import Layout
+from trainer.engines.layout import Layout, Rows
 from trainer.engines.local import LocalEngine, state_of
 from trainer.engines.network import as_configured, on_meta, run
 from trainer.optimizers import OptimizerConfig, guarded_step, norm_of, same_steps
@@ -201,13 +201,11 @@ def sharded(network: nn.Module, config: FsdpConfig, mesh: DeviceMesh) -> list[An
 
 def own_rows(parameter: nn.Parameter, place: int, places: int) -> Shard:
     """What is here of a sharded parameter, sharing its memory: as many rows in each place, as far as they go."""
-    rows, row = len(parameter), parameter[0].numel() if parameter.ndim else 1
-    each = -(-rows // places)
+    (elements,) = Rows(places).owned([tuple(parameter.shape)], place)
     with torch.no_grad():
         local = parameter.to_local().view(-1)
-    shard = Shard(local, min(place * each, rows) * row, tuple(parameter.shape))
-    assert shard.stop == min((place + 1) * each, rows) * row, (shard, parameter.shape)
-    return shard
+    assert len(local) == len(elements), (parameter.shape, len(local), elements)
+    return Shard(local, elements.start, tuple(parameter.shape))
 
 
 def initialize_shards(shards: Shards, network: nn.Module, seed: int) -> None:

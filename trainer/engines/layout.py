@@ -70,9 +70,12 @@ class Flat(Cut):
 
     alignment: int = 2
 
+    def length(self, shapes: Sequence[Shape]) -> int:
+        """Of a place's stretch, with what it is padded with."""
+        return -(-sum(map(math.prod, shapes)) // (self.ways * self.alignment)) * self.alignment
+
     def owned(self, shapes: Sequence[Shape], place: int) -> list[range]:
-        counts = [math.prod(shape) for shape in shapes]
-        each = -(-sum(counts) // (self.ways * self.alignment)) * self.alignment
+        counts, each = [math.prod(shape) for shape in shapes], self.length(shapes)
         start, stop, pieces, before = place * each, (place + 1) * each, [], 0
         for count in counts:
             first, last = (min(max(edge - before, 0), count) for edge in (start, stop))

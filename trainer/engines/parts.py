@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -14,64 +14,51 @@ from torch import Tensor
 
 from trainer.distributed import World
 from trainer.engines.engine import MOMENTS
+from trainer.engines.layout import Cut, Elements, Flat, Shape
 from trainer.optimizers import adam_state
 from trainer.shard import Shard, Shards
 
 
 @dataclass(frozen=True)
-class Cut:
-    """Elements start .. stop - 1 of a parameter of `shape`; in the rank's flat tensor they begin at `offset`."""
+class Place:
+    """The elements of a parameter of `shape` that a rank owns; in its flat tensor they begin at `offset`."""
 
-    shape: tuple[int, ...]
-    start: int
-    stop: int
+    shape: Shape
+    elements: range
     offset: int
 
     def of(self, flat: Tensor) -> Shard:
         """The piece, sharing the flat tensor's memory."""
-        return Shard(flat.detach()[self.offset : self.offset + self.stop - self.start], self.start, self.shape)
+        stop = self.offset + len(self.elements)
+        return Shard(flat.detach()[self.offset : stop], self.elements.start, self.shape)
 
 
-Cuts = Mapping[str, Cut]
+Places = Mapping[str, Place]
 
 
-def cut_row(shapes: Mapping[str, tuple[int, ...]], rank: int, length: int) -> dict[str, Cut]:
-    """The parameters in one row, cut into ranks' parts of `length`: most are whole on a single rank."""
-    cuts, before = {}, -rank * length  # where the parameter begins, counted from where this rank's part begins
-    for name, shape in shapes.items():
-        count = prod(shape)
-        start, stop = (min(max(edge - before, 0), count) for edge in (0, length))
-        cuts[name] = Cut(shape, start, stop, max(before, 0) if stop > start else 0)
-        before += count
-    return cuts
+def side_by_side(shapes: Mapping[str, Shape], cut: Cut, rank: int, room: int = 0) -> dict[str, Place]:
+    """Where a rank's parts lie, one after the other: each in as much room as the part of rank `room` takes."""
+    each = list(shapes.values())
+    rooms = [len(elements) for elements in cut.owned(each, room)]
+    places = zip(shapes, each, cut.owned(each, rank), accumulate(rooms, initial=0), strict=False)
+    return {name: Place(shape, elements, offset) for name, shape, elements, offset in places}
 
 
-def cut_each(shapes: Mapping[str, tuple[int, ...]], rank: int, size: int) -> dict[str, Cut]:
-    """Each parameter cut among all ranks. The last of its parts may be shorter; its room is not."""
-    cuts, offset = {}, 0
-    for name, shape in shapes.items():
-        count = prod(shape)
-        length = -(-count // size)
-        cuts[name] = Cut(shape, min(rank * length, count), min((rank + 1) * length, count), offset)
-        offset += length
-    return cuts
-
-
-def pieces(cuts: Cuts, flat: Tensor) -> Shards:
+def pieces(places: Places, flat: Tensor) -> Shards:
     """What a rank's flat tensor holds, by parameter; what it is padded with is nobody's."""
-    return {name: cut.of(flat) for name, cut in cuts.items()}
+    return {name: place.of(flat) for name, place in places.items()}
 
 
 class Parts(ABC):
     """A rank's parts of all parameters, each in one flat tensor and padded.
 
     masters: the fp32 weights, that the optimizer moves. copies: those that the network runs on, or is given.
-    cuts: which elements of which parameter they are.
+    places: which elements of which parameter they are.
     """
 
     masters: Tensor
     copies: Tensor
-    cuts: Cuts
+    places: Places
 
     @abstractmethod
     def release(self) -> None:
@@ -85,11 +72,13 @@ class Parts(ABC):
 class Together(Parts):
     """Those of stages 1 and 2: every rank has the whole network to run on, of which `copies` is its part."""
 
-    def __init__(self, zero: Any, shapes: Mapping[str, tuple[int, ...]], world: World) -> None:
+    def __init__(self, zero: Any, shapes: Mapping[str, Shape], world: World) -> None:
         zero.scaled_global_norm = no_norm
         (self.masters,), (self._flat,) = zero.single_partition_of_fp32_groups, zero.bit16_groups_flat
         self.copies = zero.parallel_partitioned_bit16_groups[0][world.rank]
-        self.cuts = cut_row(shapes, world.rank, self.masters.numel())
+        cut = Flat(world.size)
+        assert self.masters.numel() == cut.length(list(shapes.values()))
+        self.places = side_by_side(shapes, cut, world.rank, room=world.rank)
 
     def release(self) -> None:
         pass
@@ -101,12 +90,13 @@ class Together(Parts):
 class Apart(Parts):
     """Those of stage 3: the network's weights are gathered from all ranks' copies as it runs."""
 
-    def __init__(self, zero: Any, shapes: Mapping[str, tuple[int, ...]], world: World) -> None:
+    def __init__(self, zero: Any, shapes: Mapping[str, Shape], world: World) -> None:
         zero._get_norm_groups = lambda: [no_norm()]
         self._zero = zero
         (self.masters,), (self.copies,) = zero.fp32_partitioned_groups_flat, zero.fp16_partitioned_groups_flat
         assert self.masters.data_ptr() != self.copies.data_ptr()
-        self.cuts = cut_each(shapes, world.rank, world.size)
+        # The last of a parameter's parts may be shorter than the others; its room is not.
+        self.places = side_by_side(shapes, Elements(world.size), world.rank)
         zero.optimizer.param_groups[0]["params"] = [self.masters]
 
     def release(self) -> None:
@@ -127,5 +117,5 @@ def state_of(optimizer: torch.optim.Adam, parts: Parts) -> dict[str, Shards]:
     """What a checkpoint holds: views of the flat tensors."""
     held = adam_state(optimizer)[parts.masters]
     flats = {"parameters": parts.masters, **{kind: held[kind] for kind in MOMENTS}}
-    state: dict[str, Shards] = {kind: pieces(parts.cuts, flat) for kind, flat in flats.items()}
+    state: dict[str, Shards] = {kind: pieces(parts.places, flat) for kind, flat in flats.items()}
     return {**state, "steps": {"optimizer": Shard.of_whole(held["step"])}}

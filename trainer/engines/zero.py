@@ -167,7 +167,7 @@ class ZeroEngine(Engine):
         self._parts = (Apart if config.stage == 3 else Together)(self._deepspeed.optimizer, shapes, world)
         as_configured(self.network.train(), config)
         self._state = state_of(self.optimizer, self._parts)
-        self._copies = pieces(self._parts.cuts, self._parts.copies)
+        self._copies = pieces(self._parts.places, self._parts.copies)
         self._norm = torch.zeros(())
         with torch.no_grad():
             self._parts.masters.zero_()

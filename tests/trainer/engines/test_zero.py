@@ -21,8 +21,9 @@ from tests.trainer.ranks import on_ranks
 from trainer.distributed import World
 from trainer.ema import Ema
 from trainer.engines.engine import Engine, Precision
+from trainer.engines.layout import Elements, Flat
 from trainer.engines.local import LocalConfig
-from trainer.engines.parts import cut_each, cut_row
+from trainer.engines.parts import side_by_side
 from trainer.engines.zero import Zero1Config, Zero2Config, Zero3Config, ZeroConfig, ZeroEngine
 from trainer.loop import train_step
 from trainer.optimizers import OptimizerConfig
@@ -112,16 +113,17 @@ SHAPES = {"a": (3, 5), "b": (2,), "c": (40,), "d": (1,)}
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 29, 60])
-def test_cuts_of_all_ranks_cover_every_parameter_once(size):
-    row_length = 2 * -(-58 // (2 * size))
-    for cuts in (
-        [cut_row(SHAPES, rank, row_length) for rank in range(size)],
-        [cut_each(SHAPES, rank, size) for rank in range(size)],
+def test_the_parts_of_all_ranks_cover_every_parameter_once(size):
+    for places in (
+        [side_by_side(SHAPES, Flat(size), rank, room=rank) for rank in range(size)],
+        [side_by_side(SHAPES, Elements(size), rank) for rank in range(size)],
     ):
-        whole([{name: (c.start, np.zeros(c.stop - c.start)) for name, c in each.items()} for each in cuts])
-        for each in cuts:
-            held = [c for c in each.values() if c.stop > c.start]
-            ends = [c.offset + c.stop - c.start for c in held]
+        whole(
+            [{name: (p.elements.start, np.zeros(len(p.elements))) for name, p in each.items()} for each in places]
+        )
+        for each in places:
+            held = [place for place in each.values() if place.elements]
+            ends = [place.offset + len(place.elements) for place in held]
             assert all(end <= after.offset for end, after in zip(ends, held[1:], strict=False))
 
 
