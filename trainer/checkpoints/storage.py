@@ -122,11 +122,12 @@ class Reader(StorageReader):
         return plans
 
     def read_data(self, plan: LoadPlan, planner: LoadPlanner) -> Future[None]:
+        paths = {name: self.manifest.directory / name for name in self.manifest.files}
         stretches = []
         for item in plan.items:
             chunk = self.chunk(item)
             into = planner.resolve_tensor(item)
-            stretches.append(Stretch(self.manifest.directory / chunk.file, chunk, item.storage_offsets[0], into))
+            stretches.append(Stretch(paths[chunk.file], chunk, item.storage_offsets[0], into))
         with ThreadPoolExecutor(THREADS) as threads:
             list(threads.map(read, shares(stretches, THREADS)))
         return done(None)
@@ -168,7 +169,9 @@ def shares(stretches: list[Stretch], count: int) -> list[list[Stretch]]:
     """`count` parts of about as many elements, each in the order in which they lie in the files."""
     parts: list[list[Stretch]] = [[] for _ in range(count)]
     whole, before = sum(stretch.into.numel() for stretch in stretches), 0
-    for stretch in sorted(stretches, key=lambda stretch: (stretch.path, stretch.chunk.offset, stretch.start)):
+    for stretch in sorted(
+        stretches, key=lambda stretch: (stretch.chunk.file, stretch.chunk.offset, stretch.start)
+    ):
         parts[before * count // whole].append(stretch)
         before += stretch.into.numel()
     return parts

@@ -121,8 +121,9 @@ def whole_at(path: Path, entry: Mapping[str, object], base: int, size: int) -> t
 def read(stretches: list[Stretch]) -> None:
     """Reads each stretch into its tensor. Raises ValueError for the first file that is not what was written."""
     scratch = torch.empty(BLOCK)
-    for path, of_file in groupby(stretches, key=lambda stretch: stretch.path):
-        with path.open("rb", buffering=0) as file:
+    for _, of_one in groupby(stretches, key=lambda stretch: stretch.chunk.file):
+        of_file = list(of_one)
+        with of_file[0].path.open("rb", buffering=0) as file:
             for stretch in of_file:
                 read_stretch(file, stretch, scratch)
 

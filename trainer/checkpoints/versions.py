@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import platform
 import tomllib
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
 PACKAGES = ("torch", "deepspeed")  # the ones that decide how a state is computed; the second may be absent
 
 
+@cache
 def versions() -> dict[str, str]:
     """By name."""
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
