@@ -47,7 +47,7 @@ def show(checkpoints: list[Path]) -> int:
             print(f"{int(checkpoint.name):>12}  {error}")
             status = 1
             continue
-        engine, ranks = manifest.about.get("engine", "LocalEngine"), manifest.about.get("ranks", 1)
+        engine, ranks = manifest.about.get("engine", "local"), manifest.about.get("ranks", 1)
         size, age = f"{manifest.bytes / 1e6:.1f} MB", aged(time.time() - checkpoint.stat().st_mtime)
         print(f"{manifest.images:>12}  {size:>10}  {engine:<12} {ranks:>5}  {age}")
     return status

@@ -6,6 +6,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -15,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("models", "data_pipeline", "trainer", "configs", "launch")
 
 
+@cache
 def versions() -> dict[str, str]:
     """The versions of Python, torch, DeepSpeed and this system, by what its code says."""
     found = {"python": platform.python_version()}

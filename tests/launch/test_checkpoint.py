@@ -21,7 +21,7 @@ def run(finished, tmp_path):
 def test_it_lists_verifies_and_describes(run):
     listed = opened("checkpoint", f"run.directory={run}")
     assert [line.split()[0] for line in listed.splitlines()] == ["images", "64", "128", "192", "256", "320"]
-    assert "LocalEngine" in listed
+    assert " local " in listed
     assert opened("checkpoint", f"run.directory={run}", "action=verify").count(": whole") == 5
     config = run / "config.yaml"
     config.write_text(config.read_text().replace("seed: 0", "seed: 7"))

@@ -16,11 +16,11 @@ from trainer.checkpoints.listing import Listing
 from trainer.checkpoints.manifest import Manifest
 from trainer.checkpoints.saver import Saver
 from trainer.checkpoints.storage import load
-from trainer.checkpoints.versions import versions
 from trainer.checkpoints.warm_start import WarmStart
 from trainer.distributed import World
 from trainer.engines.engine import MOMENTS
 from trainer.state import TrainState
+from trainer.versions import versions
 
 
 @dataclass

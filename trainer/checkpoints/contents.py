@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainer.checkpoints.average import ema_kind
-from trainer.checkpoints.versions import versions
 from trainer.distributed import World
 from trainer.shard import Shard, Shards
 from trainer.state import TrainState
+from trainer.versions import versions
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Place:
     def of(cls, state: TrainState, world: World, config: Path) -> Place:
         """Now. config: the run's config.yaml, if it has one."""
         about: dict[str, object] = {
-            "engine": type(state.engine).__name__,
+            "engine": state.engine.config.name,
             "ranks": world.size,
             "versions": versions(),
             "config": config.read_text() if config.exists() else "",

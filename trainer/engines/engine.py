@@ -44,6 +44,7 @@ class Engine(ABC):
     device: torch.device
     accumulation: int
     network: Any
+    config: EngineConfig
 
     @abstractmethod
     def __call__(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -104,6 +105,11 @@ class EngineConfig(ABC):
             raise ValueError(f"engine.accumulation must be at least 1, got {self.accumulation}")
         if self.clip_norm < 0:
             raise ValueError(f"engine.clip_norm must be at least 0 (0 does not clip), got {self.clip_norm}")
+
+    @property
+    def name(self) -> str:
+        """As it is chosen."""
+        return type(self).__name__.removesuffix("Config").lower()
 
     @abstractmethod
     def build(

@@ -11,6 +11,7 @@ from torch import Tensor
 from trainer.checkpoints.checkpoints import Checkpoints
 from trainer.ema import Ema
 from trainer.engines.engine import MOMENTS
+from trainer.engines.local import LocalConfig
 from trainer.shard import Shard, Shards
 from trainer.state import TrainState
 
@@ -43,7 +44,7 @@ class Cut:
     """As much of an engine as a checkpoint meets. seed: of what it holds."""
 
     def __init__(self, kind: str, rank: int, size: int, seed: int) -> None:
-        self.refreshed, self.seed = 0, seed
+        self.refreshed, self.seed, self.config = 0, seed, LocalConfig()
         self._state: dict[str, Shards] = {each: self.shards_of(each, kind, rank, size) for each in self.kinds}
         self._state["steps"] = {"optimizer": Shard.of_whole(torch.full((), float(seed)))}
 

@@ -6,6 +6,7 @@ import json
 import pickle
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,6 @@ from trainer.checkpoints.checkpoints import Checkpoints
 from trainer.checkpoints.contents import everything_in
 from trainer.checkpoints.manifest import Manifest, checksum
 from trainer.checkpoints.verification import faults
-from trainer.checkpoints.versions import version
 from trainer.checkpoints.warm_start import WarmStart
 
 FILE = "rank-00000.safetensors"

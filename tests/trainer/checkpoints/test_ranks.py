@@ -73,7 +73,7 @@ def test_what_several_ranks_hold_is_written_once_and_by_all_of_them(saved_by_all
 def test_the_manifest_says_what_saved_it(saved_by_all):
     manifest = Manifest.read(Checkpoints(of(saved_by_all, "rows", 3)).latest())
     assert (manifest.images, manifest.cursor, manifest.data) == (8, 9, "data")
-    assert (manifest.about["engine"], manifest.about["ranks"]) == ("Cut", 3)
+    assert (manifest.about["engine"], manifest.about["ranks"]) == ("local", 3)
     assert manifest.about["versions"]["torch"] == metadata.version("torch")
     assert manifest.of_kind("parameters")["in.weight"].shape == (7, 3, 3)
 
