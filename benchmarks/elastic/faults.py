@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.elastic.scenario import Place, average, losses, packed, trained
+from benchmarks.elastic.scenario import BATCH, Place, average, losses, packed, trained
 from tests.trainer.ranks import started
 from trainer.checkpoints.checkpoints import Checkpoints
 from trainer.checkpoints.manifest import Manifest
@@ -25,8 +25,8 @@ from trainer.checkpoints.verification import faults
 
 PLACES = [Place(engine, 2) for engine in ("ddp", "fsdp", "zero1", "zero2", "zero3")]
 STEPS = 40
-OFTEN = "run.save_every=24"  # every second step
-PATIENCE = 30.0
+OFTEN = (f"run.save_every={2 * BATCH}", "run.keep=2")
+PATIENCE = 20.0
 
 
 def main() -> None:
@@ -38,7 +38,7 @@ def main() -> None:
     chance, seen = random.Random(options.seed), Counter()
     with tempfile.TemporaryDirectory() as temporary:
         home = Path(temporary)
-        settings = (f"data.shards={packed(home / 'shards')}", OFTEN)
+        settings = (f"data.shards={packed(home / 'shards')}", *OFTEN)
         seconds = {}
         for place in PLACES:
             begun = time.monotonic()
@@ -52,36 +52,46 @@ def main() -> None:
                 pass
             compare(directory, home / place.slug)
             seen["runs"] += 1
+    longest = seen.pop("longest wait")
     print(", ".join(f"{count} {what}" for what, count in seen.items()))
+    print(f"the longest that a rank that was left took to end: {longest} s")
 
 
 def ended(
     place: Place, directory: Path, settings: tuple[str, ...], chance: random.Random, seconds: float, seen: Counter
 ) -> bool:
     """Starts the run where it stands and kills one of its ranks after a while, unless it has ended by then."""
-    arguments = place.settings(directory, STEPS, *settings)
-    processes, _ = started(place.ranks, trained, arguments, patience=PATIENCE)
+    before = partials(directory)
+    processes, _ = started(place.ranks, trained, place.settings(directory, STEPS, *settings), patience=PATIENCE)
     victim = chance.choice(processes)
     victim.join(chance.uniform(0, 1.2 * seconds))
     finished = not victim.is_alive()
     if not finished:
         victim.kill()
         seen["kills"] += 1
-        seen["kills inside a save"] += any((directory / "checkpoints").glob("*.partial"))
+        seen["kills inside a save"] += bool(partials(directory) - before)
+    begun = time.monotonic()
     for process in processes:
-        process.join(2 * PATIENCE)
+        process.join(5 * PATIENCE)
         assert process.exitcode is not None, f"{place}: a rank hangs after the other's death"
-        assert finished or process is victim or process.exitcode != 0 or done(directory), (
-            f"{place}: no one noticed"
-        )
+        if finished:
+            assert process.exitcode == 0, f"{place}: a rank failed by itself"
+        else:
+            assert process is victim or process.exitcode != 0 or done(directory), f"{place}: no one noticed"
+    seen["longest wait"] = max(seen["longest wait"], round(time.monotonic() - begun))
     for path in Checkpoints(directory / "checkpoints").all()[-1:]:
         assert not faults(Manifest.read(path)), path
     return finished
 
 
+def partials(directory: Path) -> set[Path]:
+    """What saves have begun and not ended."""
+    return set((directory / "checkpoints").glob("*.partial"))
+
+
 def done(directory: Path) -> bool:
     """Whether the last checkpoint is there: the victim was killed on its way out."""
-    return bool(list(directory.glob(f"checkpoints/*{STEPS * 12}")))
+    return bool(list(directory.glob(f"checkpoints/*{STEPS * BATCH}")))
 
 
 def compare(directory: Path, uninterrupted: Path) -> None:
