@@ -24,8 +24,8 @@ from trainer.checkpoints.manifest import Manifest
 from trainer.checkpoints.verification import faults
 
 PLACES = [Place(engine, 2) for engine in ("ddp", "fsdp", "zero1", "zero2", "zero3")]
-STEPS = 40
-OFTEN = (f"run.save_every={2 * BATCH}", "run.keep=2")
+STEPS = 16
+OFTEN = (f"run.save_every={BATCH}", "run.keep=2")  # each step
 PATIENCE = 20.0
 
 
