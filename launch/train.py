@@ -33,10 +33,11 @@ def main(config: DictConfig) -> int:
             keep_config(config, run, writes=world.is_main)
         outcome = train(run, world, interruption)
         signals = [name for name in world.everyones(interruption.name) if name]
-    if outcome is Outcome.PREEMPTED:
+    if outcome is not Outcome.FINISHED:
         if world.is_main:
-            saved = f"everything saved in {run.checkpoints()}"
-            print(f"left on {signals[0]} with {saved}; the same command resumes")
+            unsaved = "in a row of bad steps, with nothing saved since the last checkpoint"
+            how = "with everything saved" if outcome is Outcome.PREEMPTED else unsaved
+            print(f"left on {signals[0]} {how} in {run.checkpoints()}; the same command resumes")
         return PREEMPTED
     if world.is_main:
         latest = Checkpoints(run.checkpoints()).latest()
