@@ -16,6 +16,7 @@ from trainer.lap import Lap
 
 QUARTERS = 4
 NAMED = 8  # each rank names at most so many bad samples
+RANKS = 4  # at most so many ranks name theirs
 FOLD = 64
 
 
@@ -195,7 +196,8 @@ def first_bad(everyones: Sequence[Sums], steps: int) -> str:
     first = [(rank, bad) for rank, bad in found if bad.images == images]
     blamed = [f"rank {rank}: {named(bad, steps)}" for rank, bad in first if bad.count]
     if blamed:
-        return f"at image {images}, where the loss was not finite on {'; '.join(blamed)}"
+        more = f"; and on {len(blamed) - RANKS} more ranks" if len(blamed) > RANKS else ""
+        return f"at image {images}, where the loss was not finite on {'; '.join(blamed[:RANKS])}{more}"
     low, high = min(bad.first for _, bad in first), max(bad.last for _, bad in first)
     return f"at image {images}, where only the gradient was not finite, of the samples {low} to {high}"
 
