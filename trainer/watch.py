@@ -12,6 +12,7 @@ import time
 import traceback
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -101,7 +102,10 @@ class Watch:
             self._post(self._note())
             if self.stood > self.patience * (0.5 if self.steps else 0.9) and reported < self.steps:
                 reported = self.steps
-                self._report()
+                try:
+                    self._report()
+                except OSError as error:  # a full disk, say; the watch goes on
+                    log.warning("could not write the stacks to %s: %s", self.directory, error)
 
     def _report(self) -> None:
         rank, size = self.world.rank, self.world.size
@@ -124,21 +128,27 @@ class Watch:
 
     def _post(self, note: Note) -> None:
         """Leaves a note; where the store has gone with the process that kept it, nobody is left to read it."""
-        if self.board is not None:
-            try:
+        with self._asking():
+            if self.board is not None:
                 self.board.set(f"watch/{self.world.rank}", json.dumps(asdict(note)))
-            except dist.DistError:
-                self.board = None
 
     def _notes(self) -> dict[int, Note]:
         """The last note of every rank; only this one's where the store cannot be asked."""
-        if self.board is not None:
-            try:
+        with self._asking():
+            if self.board is not None:
                 found = self.board.multi_get([f"watch/{rank}" for rank in range(self.world.size)])
                 return {rank: Note(**json.loads(note)) for rank, note in enumerate(found)}
-            except dist.DistError:
-                self.board = None
         return {self.world.rank: self._note()}
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        """Within it the store may fail: it is asked again at the next beat, unless the connection is lost."""
+        try:
+            yield
+        except dist.DistNetworkError:
+            self.board = None
+        except dist.DistError as error:
+            log.info("the store of notes did not answer: %s", error)
 
 
 def exchanges() -> int:
@@ -188,7 +198,7 @@ def blamed(notes: Mapping[int, Note], own: int) -> str:
     if failed:
         return "; ".join(failed[:4])
     if len(notes) == 1:
-        return "The store of notes has gone too, with the process that kept it: rank 0, unless torchrun kept it"
+        return "Nor does the store of notes answer, which is kept by rank 0, unless torchrun keeps it"
     now = time.time()
     heard = sorted((now - note.at, rank) for rank, note in notes.items() if rank != own)[::-1]
     ages = [f"rank {rank} {seconds:.0f} s ago" for seconds, rank in heard]
