@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import hydra
 from omegaconf import DictConfig
 
@@ -25,9 +27,11 @@ def main(config: DictConfig) -> int:
     from trainer.versions import check_alike, versions
     from trainer.watch import record_flights
 
-    run, world = to_value(config), World.from_environment()
+    # Before the first step nothing has to be saved: Ctrl-C kills, even while C++ waits for the other ranks.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    run, world, interruption = to_value(config), World.from_environment(), Interruption()
     record_flights(run.directory)
-    with Interruption() as interruption, world.joined(run.run.patience):
+    with world.joined(run.run.patience):
         check_alike(world, versions() | flat(to_document(config, run), without=OWN))
         with world.together():
             keep_config(config, run, writes=world.is_main)

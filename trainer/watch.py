@@ -48,27 +48,32 @@ class Watch:
     """Within it a thread of each process notes how far it is, and reports when no step is made for too long.
 
     The notes lie in the store by which the ranks met. Half the patience without a step, or nine tenths before the
-    first one, which may compile for long, is too long: then every rank writes its main thread's stack and its last
-    collectives to hang/ in the run directory, and the main rank writes and logs which ranks are where. A long
-    preview or a long save may be reported too; a report changes nothing.
+    first one, for which engines are built and networks compiled, is too long: then every rank writes its main
+    thread's stack and its last collectives to hang/ in the run directory, and the main rank writes and logs which
+    ranks are where. A long preview or a long save may be reported too; a report changes nothing.
 
     On an accelerator a step is made when the host has given it out: one that hangs there is seen at the next look.
     """
 
-    def __init__(self, run: Run, world: World, images: int) -> None:
+    def __init__(self, run: Run, world: World) -> None:
         self.directory, self.patience, self.world = run.directory / "hang", run.run.patience, world
         self.beat = min(10.0, self.patience / 60)
-        self.images, self.since, self.steps = images, time.monotonic(), 0
+        self.images, self.since, self.steps = 0, time.monotonic(), 0
         self.board = world.board()
         self.main = threading.main_thread().ident
         self._left = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
+
+    def begin(self, images: int) -> None:
+        """All is built, and the run goes on from so many images."""
+        self.images, self.since = images, time.monotonic()
 
     def step(self, images: int) -> None:
         """A step has been made."""
         self.images, self.since, self.steps = images, time.monotonic(), self.steps + 1
 
     def __enter__(self) -> Watch:
+        self.directory.mkdir(parents=True, exist_ok=True)  # where NCCL, which makes no folder, may dump as well
         self._post(self._note())
         self._thread.start()
         return self
@@ -86,9 +91,10 @@ class Watch:
     def _lost(self, error: BaseException) -> str:
         where = innermost(list(traceback.walk_tb(error.__traceback__)))
         said = str(error).splitlines()[0].partition(" This is typically")[0]  # gloo goes on with a guess
+        last = "its last step" if self.steps else "it began"
         return (
-            f"rank {self.world.rank} lost the others after image {self.images}, {self.stood:.0f} s after its last "
-            f"step, in {where}: {said.rstrip('. ')}. {blamed(self._notes(), self.world.rank)}"
+            f"rank {self.world.rank} lost the others after image {self.images}, {self.stood:.0f} s after {last}, in "
+            f"{where}: {said.rstrip('. ')}. {blamed(self._notes(), self.world.rank)}"
         )
 
     @property
@@ -115,7 +121,6 @@ class Watch:
             self._left.wait(2 * self.beat)  # until the others' notes say that they stand still as well
             stood += "".join(f"\n  {line}" for line in places(self._notes()))
             log.warning("%s\n  the stacks are in %s", stood, self.directory)
-        self.directory.mkdir(parents=True, exist_ok=True)
         name = f"rank-{rank:05d}"
         with (self.directory / f"{name}.txt").open("a") as file:
             file.write(f"{time.strftime('%F %T')}  {platform.node()}, process {os.getpid()}\n{stood}\n\n{stack}\n")

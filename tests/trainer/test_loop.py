@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from dataclasses import replace
 
 import pytest
@@ -17,6 +19,7 @@ from tests.test_experiments import composed
 from tests.trainer import tiny
 from trainer import loop
 from trainer.distributed import World
+from trainer.interruption import Interruption
 from trainer.loop import Outcome, train, train_step
 
 
@@ -131,20 +134,47 @@ def test_a_run_of_bad_steps_alone_never_finishes_however_often_it_is_started(
     run = short(tmp_path, f"run.bad_steps={bad_steps}")
     for _ in range(3):
         with pytest.raises(FloatingPointError, match=said):
-            train(run, World(), lambda: False)
+            train(run, World(), Interruption())
         assert not saved(run)
 
 
 def test_what_falls_due_in_a_row_of_bad_steps_is_saved_after_the_first_good_one(tmp_path, monkeypatch):
     poison(monkeypatch, 3, 4)
     run = short(tmp_path, "run.save_every=48")
-    assert train(run, World(), lambda: False) is Outcome.FINISHED
+    assert train(run, World(), Interruption()) is Outcome.FINISHED
     assert saved(run) == [80, 96]
 
 
 def test_a_run_that_leaves_in_a_row_of_bad_steps_says_that_it_is_not_saved(tmp_path, monkeypatch):
     poison(monkeypatch, 3)
-    run, asked = short(tmp_path), iter([False, False, True])
-    assert train(run, World(), lambda: next(asked)) is Outcome.UNSAVED
+    run = short(tmp_path)
+    assert train(run, World(), Asked(at=3)) is Outcome.UNSAVED
     assert saved(run) == [16, 32]
-    assert train(run, World(), lambda: True) is Outcome.UNSAVED, "the row is met again"
+    assert train(run, World(), Asked(at=1)) is Outcome.UNSAVED, "the bad step is met again"
+
+
+class Asked(Interruption):
+    """A request to leave that comes in the step `at`."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__()
+        self.left = at
+
+    def __call__(self) -> bool:
+        self.left -= 1
+        return self.left == 0
+
+
+def test_signals_are_obeyed_until_all_is_built_and_a_stand_still_is_watched_from_the_start(tmp_path, monkeypatch):
+    seen, plain = {}, loop.prepared
+
+    def prepared(run, world):
+        seen["handler"] = signal.getsignal(signal.SIGTERM)
+        seen["watched"] = [thread.name for thread in threading.enumerate()]
+        return plain(run, world)
+
+    monkeypatch.setattr(loop, "prepared", prepared)
+    poison(monkeypatch)
+    assert train(short(tmp_path, "run.images=16"), World(), Interruption()) is Outcome.FINISHED
+    assert seen["handler"] is signal.getsignal(signal.SIGTERM)
+    assert "watch" in seen["watched"]

@@ -27,7 +27,7 @@ def stand_still_here(seconds: float) -> None:
 
 
 def test_a_run_that_stands_still_is_reported_once_with_the_place_where_it_stands(run, tmp_path, caplog):
-    with caplog.at_level(logging.WARNING), Watch(run, World(), 64) as watch:
+    with caplog.at_level(logging.WARNING), Watch(run, World()) as watch:
         watch.step(96)
         stand_still_here(1.9)
         watch.step(128)
@@ -41,20 +41,21 @@ def test_a_run_that_stands_still_is_reported_once_with_the_place_where_it_stands
 
 
 def test_steps_within_the_patience_and_a_long_first_one_are_not_reported(run, tmp_path):
-    with Watch(run, World(), 0) as watch:
+    with Watch(run, World()) as watch:
         stand_still_here(1.8)
         for number in range(3):
             watch.step(number)
             stand_still_here(0.3)
-    assert not (tmp_path / "hang").exists()
+    assert not list((tmp_path / "hang").iterdir())
 
 
 def test_a_broken_exchange_becomes_an_error_that_says_where(run):
     error = RuntimeError("[/third_party/gloo/x.cc:78] Timed out waiting 8000ms. This is typically caused by …")
-    with pytest.raises(LostRank, match=r"image 7, 0 s after its last .* Timed out waiting 8000ms\. "):  # noqa: SIM117
-        with Watch(run, World(), 7):
-            raise error
-    with pytest.raises(RuntimeError, match=r"^another bug$"), Watch(run, World(), 0):
+    watch = Watch(run, World())
+    watch.begin(7)
+    with pytest.raises(LostRank, match=r"image 7, 0 s after it began, in .* Timed out waiting 8000ms\. "), watch:
+        raise error
+    with pytest.raises(RuntimeError, match=r"^another bug$"), Watch(run, World()):
         raise RuntimeError("another bug")
 
 
@@ -77,8 +78,8 @@ class Store:
     ("error", "asked"), [(dist.DistStoreError("wait timeout"), 4), (dist.DistNetworkError("broken pipe"), 1)]
 )
 def test_a_store_that_is_late_is_asked_again_and_one_that_is_lost_is_not(run, error, asked):
-    watch, store = Watch(run, World(), 3), Store(error)
-    watch.board = store
+    watch, store = Watch(run, World()), Store(error)
+    watch.images, watch.board = 3, store
     for _ in range(2):
         watch._post(watch._note())
         assert watch._notes()[0].images == 3, "its own note at least"
@@ -86,7 +87,8 @@ def test_a_store_that_is_late_is_asked_again_and_one_that_is_lost_is_not(run, er
 
 
 def test_a_report_that_cannot_be_written_is_told_and_the_watch_goes_on(run, tmp_path, caplog):
-    with caplog.at_level(logging.WARNING), Watch(run, World(), 64) as watch:
+    with caplog.at_level(logging.WARNING), Watch(run, World()) as watch:
+        (tmp_path / "hang").rmdir()
         (tmp_path / "hang").touch()
         for images in (96, 128):
             watch.step(images)
