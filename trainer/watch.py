@@ -93,8 +93,8 @@ class Watch:
         said = str(error).splitlines()[0].partition(" This is typically")[0]  # gloo goes on with a guess
         last = "its last step" if self.steps else "it began"
         return (
-            f"rank {self.world.rank} lost the others after image {self.images}, {self.stood:.0f} s after {last}, in "
-            f"{where}: {said.rstrip('. ')}. {blamed(self._notes(), self.world.rank)}"
+            f"rank {self.world.rank} lost the others after image {self.images}, {self.stood:.0f} s after {last}, "
+            f"in {where}: {said.rstrip('. ')}. {blamed(self._notes(), self.world.rank)}"
         )
 
     @property
