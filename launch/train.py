@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from configs.schema import register
 from launch.door import door
 
-PREEMPTED = 75  # EX_TEMPFAIL: saved and left when asked to; run the same command again
+PREEMPTED = 75  # EX_TEMPFAIL: left when asked to, run the same command again; torchrun itself ends with 1
 
 register()
 
