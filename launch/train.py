@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+
 import hydra
 from omegaconf import DictConfig
 
 from configs.schema import register
 from launch.door import door
 
-PREEMPTED = 75  # EX_TEMPFAIL: saved and left when asked to; run the same command again
+PREEMPTED = 75  # EX_TEMPFAIL: left when asked to, run the same command again; torchrun itself ends with 1
 
 register()
 
@@ -25,18 +27,21 @@ def main(config: DictConfig) -> int:
     from trainer.versions import check_alike, versions
     from trainer.watch import record_flights
 
-    run, world = to_value(config), World.from_environment()
+    # Before the first step nothing has to be saved: Ctrl-C kills, even while C++ waits for the other ranks.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    run, world, interruption = to_value(config), World.from_environment(), Interruption()
     record_flights(run.directory)
-    with Interruption() as interruption, world.joined(run.run.patience):
+    with world.joined(run.run.patience):
         check_alike(world, versions() | flat(to_document(config, run), without=OWN))
         with world.together():
             keep_config(config, run, writes=world.is_main)
         outcome = train(run, world, interruption)
         signals = [name for name in world.everyones(interruption.name) if name]
-    if outcome is Outcome.PREEMPTED:
+    if outcome is not Outcome.FINISHED:
         if world.is_main:
-            saved = f"everything saved in {run.checkpoints()}"
-            print(f"left on {signals[0]} with {saved}; the same command resumes")
+            unsaved = "in a row of bad steps, with nothing saved since the last checkpoint"
+            how = "with everything saved" if outcome is Outcome.PREEMPTED else unsaved
+            print(f"left on {signals[0]} {how} in {run.checkpoints()}; the same command resumes")
         return PREEMPTED
     if world.is_main:
         latest = Checkpoints(run.checkpoints()).latest()

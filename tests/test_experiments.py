@@ -22,6 +22,7 @@ from models.reverse import GaussianKernel
 from models.schedules import Reciprocal
 from models.score_matching import DenoisingScoreMatching
 from trainer.distributed import World
+from trainer.interruption import Interruption
 from trainer.loop import Outcome, train
 from trainer.run import Run
 from trainer.schedules import ema_decay
@@ -180,5 +181,5 @@ def test_shrunk_it_trains_two_steps(name, photographs, tmp_path):
         "run.images=4",
         "preview.every=0",
     )
-    assert train(run, World(), lambda: False) is Outcome.FINISHED
+    assert train(run, World(), Interruption()) is Outcome.FINISHED
     assert [path.name for path in run.checkpoints().iterdir()] == ["000000000004"]

@@ -44,6 +44,13 @@ class World:
             raise ValueError(
                 f"rank {world.rank} of {world.size} is no rank: {PLACES['rank']} and {PLACES['size']}"
             )
+        devices = torch.cuda.device_count() if torch.cuda.is_available() else None
+        if devices is not None and not 0 <= world.local_rank < devices:
+            raise ValueError(
+                f"local rank {world.local_rank} has no accelerator: this process sees {devices}; start at most "
+                f"{devices} on a machine, or let each see all of them (the first set of {PLACES['local_rank']} "
+                "numbers them)"
+            )
         if world.size > 1:
             for variable in ("MASTER_ADDR", "MASTER_PORT"):
                 if variable not in os.environ:

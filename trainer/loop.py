@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from enum import Enum
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -17,6 +17,7 @@ from trainer.checkpoints.checkpoints import Checkpoints
 from trainer.distributed import Agreement, World
 from trainer.ema import Ema
 from trainer.engines.engine import Engine
+from trainer.interruption import Interruption
 from trainer.lap import Lap
 from trainer.monitor import Monitor
 from trainer.probes import SampleGrid
@@ -26,53 +27,65 @@ from trainer.state import TrainState
 from trainer.tally import Report
 from trainer.watch import Watch
 
+if TYPE_CHECKING:
+    from data_pipeline.config import Stream
+
 
 class Outcome(Enum):
     """How training ended."""
 
     FINISHED = "finished"
     PREEMPTED = "preempted"
+    UNSAVED = "preempted in a row of bad steps, which are not saved"
 
 
-def train(run: Run, world: World, asked_to_leave: Callable[[], bool]) -> Outcome:
+def train(run: Run, world: World, asked_to_leave: Interruption) -> Outcome:
     """Follows the flow once per batch: shard, batch, noise, network, loss, engine, average, checkpoint, look."""
+    with Watch(run, world) as watch:
+        data, checkpoints, state = prepared(run, world)
+        if state.images >= run.run.images:
+            return Outcome.FINISHED
+        watch.begin(state.images)
+        engine, diffusion = state.engine, run.diffusion(state.engine)
+        probes, save_every, due = [SampleGrid(run, world)], Every(run.run.save_every), False
+        with (
+            asked_to_leave,
+            Agreement(world) as agreed,
+            Monitor(run, world, state.images, engine.device) as monitor,
+            data.open(state.cursor, world.rank, world.size, engine.accumulation) as batches,
+            checkpoints.telling(monitor.note),
+        ):
+            for batch in batches:
+                lr = run.optimizer.rate(state.images)
+                report = train_step(engine, diffusion, run.objective, batch, lr, run.run.seed)
+                state.advance(batch)
+                state.ema.update(batch.global_size)
+                watch.step(state.images)
+                monitor.record(report, state.images, batch.global_size, batches.waiting_seconds, batches.skipped)
+                checkpoints.tell()
+                finished, leaving = state.images >= run.run.images, agreed(asked_to_leave())
+                due |= finished or leaving or save_every.due(state.images, batch.global_size)
+                if due and monitor.look(last=finished):
+                    with monitor.aside():
+                        checkpoints.save(state)
+                    due = False  # it stays due over bad steps
+                for probe in probes:
+                    if probe.every.due(state.images, batch.global_size) and not leaving:
+                        with monitor.aside(), engine.lend(state.ema.shards()):
+                            probe(diffusion, monitor, state.images)
+                if finished or leaving:
+                    break
+        return Outcome.FINISHED if finished else Outcome.UNSAVED if due else Outcome.PREEMPTED
+
+
+def prepared(run: Run, world: World) -> tuple[Stream, Checkpoints, TrainState]:
+    """The data, the checkpoints and the state of the newest one, or of the start of the run."""
     with world.together():
         data = run.data.build(run.run.seed, run.network.known_classes)
     engine = run.engine.build(run.build_network, run.optimizer, run.run.seed, world)
-    diffusion = run.diffusion(engine)
     ema = Ema(engine.shards(), run.ema.half_lives)
     checkpoints = Checkpoints(run.checkpoints(), run.run.keep, world, run.run.patience)
-    state = checkpoints.restore(TrainState(engine, ema, data.fingerprint), run.warm_start)
-    if state.images >= run.run.images:
-        return Outcome.FINISHED
-    probes, save_every = [SampleGrid(run, world)], Every(run.run.save_every)
-    with (
-        Watch(run, world, state.images) as watch,
-        Agreement(world) as agreed,
-        Monitor(run, world, state.images, engine.device) as monitor,
-        data.open(state.cursor, world.rank, world.size, engine.accumulation) as batches,
-        checkpoints.telling(monitor.note),
-    ):
-        for batch in batches:
-            lr = run.optimizer.rate(state.images)
-            report = train_step(engine, diffusion, run.objective, batch, lr, run.run.seed)
-            state.advance(batch)
-            state.ema.update(batch.global_size)
-            watch.step(state.images)
-            monitor.record(report, state.images, batch.global_size, batches.waiting_seconds, batches.skipped)
-            checkpoints.tell()
-            finished, leaving = state.images >= run.run.images, agreed(asked_to_leave())
-            if finished or leaving or save_every.due(state.images, batch.global_size):
-                monitor.look()
-                with monitor.aside():
-                    checkpoints.save(state)
-            for probe in probes:
-                if probe.every.due(state.images, batch.global_size) and not leaving:
-                    with monitor.aside(), engine.lend(state.ema.shards()):
-                        probe(diffusion, monitor, state.images)
-            if finished or leaving:
-                break
-    return Outcome.FINISHED if finished else Outcome.PREEMPTED
+    return data, checkpoints, checkpoints.restore(TrainState(engine, ema, data.fingerprint), run.warm_start)
 
 
 def train_step(

@@ -24,6 +24,10 @@ from trainer.run import Run
 from trainer.schedules import Every
 from trainer.tally import Report, Sums, Tally, first_bad, means
 
+UNSAVED = (
+    "none of the row was saved. The same command resumes from the last checkpoint; a smaller "
+    "optimizer.learning_rate may help"
+)
 SKEWED = 1.2  # of the median: a rank that differs by more is named
 
 
@@ -81,6 +85,10 @@ class Monitor:
         self.tally = Tally(run.process.steps, device)
         self.is_main = world.is_main
         self.latest = images, 0.0, 0.0, 0
+        self.open, self.found = (
+            0,
+            "",
+        )  # bad steps that no good one has followed at the last look, and what was found
         self.started = self.seen = images
         self.clock, self.waited = time.monotonic(), 0.0
         if self.is_main:
@@ -100,14 +108,20 @@ class Monitor:
         if self.every.due(images, batch):
             self.look()
 
-    def look(self) -> None:
+    def look(self, last: bool = False) -> bool:
         """Writes down the means over all ranks since the last look, waiting for the device and for every rank.
 
-        Raises FloatingPointError, on every rank, once more than `run.bad_steps` steps in a row had a loss or a
-        gradient that was not finite.
+        Answers whether the run may be saved as it is: not after a bad step, as a run that resumed from there would
+        have forgotten the row. Raises FloatingPointError, on every rank, once more than `run.bad_steps` steps in a
+        row had a loss or a gradient that was not finite, or where the last step of the run had.
         """
-        if not self.tally.steps:
-            return
+        if self.tally.steps:
+            self._look()
+        if last and self.open:
+            raise FloatingPointError(f"{self.found}. A run does not finish on a bad step; {UNSAVED}")
+        return not self.open
+
+    def _look(self) -> None:
         images, learning_rate, waited, skipped = self.latest
         steps, sums, now = self.tally.steps, self.tally.clear(), time.monotonic()
         seconds = now - self.clock
@@ -133,18 +147,17 @@ class Monitor:
 
     def _judge(self, everyones: list[Sums], steps: int, images: int) -> None:
         """Tells of bad steps, and ends the run where too many came in a row; every rank judges alike."""
-        row = max(sums.row for sums in everyones)
+        row, self.open = (max(getattr(sums, name) for sums in everyones) for name in ("row", "open"))
         if not row:
             return
-        found = (
+        self.found = (
             f"{everyones[0].skipped} of the {steps} steps up to image {images} skipped, {row} bad in a row; the "
+            f"first {first_bad(everyones, self.steps)}"
         )
-        found += f"first {first_bad(everyones, self.steps)}"
-        self.note(f"warning: {found}")
+        self.note(f"warning: {self.found}")
         if row > self.bad_steps:
             raise FloatingPointError(
-                f"{found}. More than run.bad_steps={self.bad_steps} in a row end the run; none of it was saved. "
-                "The same command resumes from the last checkpoint; a smaller optimizer.learning_rate may help"
+                f"{self.found}. More than run.bad_steps={self.bad_steps} in a row end the run; {UNSAVED}"
             )
 
     def _tell(self, scalars: dict[str, float], images: int, remarks: str) -> None:

@@ -16,6 +16,7 @@ from trainer.lap import Lap
 
 QUARTERS = 4
 NAMED = 8  # each rank names at most so many bad samples
+RANKS = 4  # at most so many ranks name theirs
 FOLD = 64
 
 
@@ -53,8 +54,8 @@ class Sums:
     """A tally, on the host.
 
     loss, count: of the finite losses, by quarter of t. norm, moved: of the finite gradient norms, and their
-    number. skipped: steps whose gradient was not finite. row: the most bad steps one after the other.
-    own_seconds: the median of the steps' laps.
+    number. skipped: steps whose gradient was not finite. row: the most bad steps one after the other. open: those
+    at the end, which no good step has followed yet. own_seconds: the median of the steps' laps.
     """
 
     loss: tuple[float, ...]
@@ -63,6 +64,7 @@ class Sums:
     moved: int
     skipped: int
     row: int
+    open: int
     bad: BadStep | None
     own_seconds: float
 
@@ -123,7 +125,7 @@ class Tally:
         """The sums: the one place where the host waits. They begin anew; a row of bad steps goes on."""
         if self._kept:
             self._fold()
-        sums, longest = self.sums.tolist(), int(self.longest)
+        sums, longest, row = self.sums.tolist(), int(self.longest), int(self.row)
         norm, moved, skipped = sums[2 * QUARTERS :]
         loss, count = tuple(sums[:QUARTERS]), tuple(sums[QUARTERS : 2 * QUARTERS])
         bad, own = read(self.bad.tolist(), self.images), statistics.median(lap.seconds() for lap in self.laps)
@@ -131,7 +133,7 @@ class Tally:
         self.longest = torch.zeros_like(self.row)
         self.bad.fill_(-1)
         self.images, self.laps = [], []
-        return Sums(loss, count, norm, int(moved), int(skipped), longest, bad, own)
+        return Sums(loss, count, norm, int(moved), int(skipped), longest, row, bad, own)
 
 
 def rows_of(bad: Bool[Tensor, " n"], before: Int64[Tensor, ""]) -> Int64[Tensor, " n"]:
@@ -194,7 +196,8 @@ def first_bad(everyones: Sequence[Sums], steps: int) -> str:
     first = [(rank, bad) for rank, bad in found if bad.images == images]
     blamed = [f"rank {rank}: {named(bad, steps)}" for rank, bad in first if bad.count]
     if blamed:
-        return f"at image {images}, where the loss was not finite on {'; '.join(blamed)}"
+        more = f"; and on {len(blamed) - RANKS} more ranks" if len(blamed) > RANKS else ""
+        return f"at image {images}, where the loss was not finite on {'; '.join(blamed[:RANKS])}{more}"
     low, high = min(bad.first for _, bad in first), max(bad.last for _, bad in first)
     return f"at image {images}, where only the gradient was not finite, of the samples {low} to {high}"
 

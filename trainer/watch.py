@@ -12,6 +12,7 @@ import time
 import traceback
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -47,27 +48,32 @@ class Watch:
     """Within it a thread of each process notes how far it is, and reports when no step is made for too long.
 
     The notes lie in the store by which the ranks met. Half the patience without a step, or nine tenths before the
-    first one, which may compile for long, is too long: then every rank writes its main thread's stack and its last
-    collectives to hang/ in the run directory, and the main rank writes and logs which ranks are where. A long
-    preview or a long save may be reported too; a report changes nothing.
+    first one, for which engines are built and networks compiled, is too long: then every rank writes its main
+    thread's stack and its last collectives to hang/ in the run directory, and the main rank writes and logs which
+    ranks are where. A long preview or a long save may be reported too; a report changes nothing.
 
     On an accelerator a step is made when the host has given it out: one that hangs there is seen at the next look.
     """
 
-    def __init__(self, run: Run, world: World, images: int) -> None:
+    def __init__(self, run: Run, world: World) -> None:
         self.directory, self.patience, self.world = run.directory / "hang", run.run.patience, world
         self.beat = min(10.0, self.patience / 60)
-        self.images, self.since, self.steps = images, time.monotonic(), 0
+        self.images, self.since, self.steps = 0, time.monotonic(), 0
         self.board = world.board()
         self.main = threading.main_thread().ident
         self._left = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
+
+    def begin(self, images: int) -> None:
+        """All is built, and the run goes on from so many images."""
+        self.images, self.since = images, time.monotonic()
 
     def step(self, images: int) -> None:
         """A step has been made."""
         self.images, self.since, self.steps = images, time.monotonic(), self.steps + 1
 
     def __enter__(self) -> Watch:
+        self.directory.mkdir(parents=True, exist_ok=True)  # where NCCL, which makes no folder, may dump as well
         self._post(self._note())
         self._thread.start()
         return self
@@ -85,9 +91,10 @@ class Watch:
     def _lost(self, error: BaseException) -> str:
         where = innermost(list(traceback.walk_tb(error.__traceback__)))
         said = str(error).splitlines()[0].partition(" This is typically")[0]  # gloo goes on with a guess
+        last = "its last step" if self.steps else "it began"
         return (
-            f"rank {self.world.rank} lost the others after image {self.images}, {self.stood:.0f} s after its last "
-            f"step, in {where}: {said.rstrip('. ')}. {blamed(self._notes(), self.world.rank)}"
+            f"rank {self.world.rank} lost the others after image {self.images}, {self.stood:.0f} s after {last}, "
+            f"in {where}: {said.rstrip('. ')}. {blamed(self._notes(), self.world.rank)}"
         )
 
     @property
@@ -101,7 +108,10 @@ class Watch:
             self._post(self._note())
             if self.stood > self.patience * (0.5 if self.steps else 0.9) and reported < self.steps:
                 reported = self.steps
-                self._report()
+                try:
+                    self._report()
+                except OSError as error:  # a full disk, say; the watch goes on
+                    log.warning("could not write the stacks to %s: %s", self.directory, error)
 
     def _report(self) -> None:
         rank, size = self.world.rank, self.world.size
@@ -111,7 +121,6 @@ class Watch:
             self._left.wait(2 * self.beat)  # until the others' notes say that they stand still as well
             stood += "".join(f"\n  {line}" for line in places(self._notes()))
             log.warning("%s\n  the stacks are in %s", stood, self.directory)
-        self.directory.mkdir(parents=True, exist_ok=True)
         name = f"rank-{rank:05d}"
         with (self.directory / f"{name}.txt").open("a") as file:
             file.write(f"{time.strftime('%F %T')}  {platform.node()}, process {os.getpid()}\n{stood}\n\n{stack}\n")
@@ -124,21 +133,27 @@ class Watch:
 
     def _post(self, note: Note) -> None:
         """Leaves a note; where the store has gone with the process that kept it, nobody is left to read it."""
-        if self.board is not None:
-            try:
+        with self._asking():
+            if self.board is not None:
                 self.board.set(f"watch/{self.world.rank}", json.dumps(asdict(note)))
-            except dist.DistError:
-                self.board = None
 
     def _notes(self) -> dict[int, Note]:
         """The last note of every rank; only this one's where the store cannot be asked."""
-        if self.board is not None:
-            try:
+        with self._asking():
+            if self.board is not None:
                 found = self.board.multi_get([f"watch/{rank}" for rank in range(self.world.size)])
                 return {rank: Note(**json.loads(note)) for rank, note in enumerate(found)}
-            except dist.DistError:
-                self.board = None
         return {self.world.rank: self._note()}
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        """Within it the store may fail: it is asked again at the next beat, unless the connection is lost."""
+        try:
+            yield
+        except dist.DistNetworkError:
+            self.board = None
+        except dist.DistError as error:
+            log.info("the store of notes did not answer: %s", error)
 
 
 def exchanges() -> int:
@@ -188,7 +203,7 @@ def blamed(notes: Mapping[int, Note], own: int) -> str:
     if failed:
         return "; ".join(failed[:4])
     if len(notes) == 1:
-        return "The store of notes has gone too, with the process that kept it: rank 0, unless torchrun kept it"
+        return "Nor does the store of notes answer, which is kept by rank 0, unless torchrun keeps it"
     now = time.time()
     heard = sorted((now - note.at, rank) for rank, note in notes.items() if rank != own)[::-1]
     ages = [f"rank {rank} {seconds:.0f} s ago" for seconds, rank in heard]

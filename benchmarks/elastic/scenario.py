@@ -20,6 +20,7 @@ from data_pipeline.write import write_shards
 from tests.trainer.ranks import on_ranks
 from trainer.averaged import averaged_diffusion
 from trainer.distributed import World
+from trainer.interruption import Interruption
 from trainer.loop import train
 
 BATCH = 12  # which 1, 2 and 3 ranks of 1 and 2 micro-batches divide
@@ -78,7 +79,7 @@ def trained(world: World, settings: list[str]) -> None:
     run = to_value(config)
     keep_config(config, run, writes=world.is_main)
     with redirect_stdout(StringIO()):
-        train(run, world, lambda: False)
+        train(run, world, Interruption())
 
 
 def packed(directory: Path) -> Path:

@@ -35,6 +35,7 @@ from trainer.figures.neighbours import Neighbours
 from trainer.figures.progressive import Progressive
 from trainer.figures.rate_distortion import RateDistortion
 from trainer.figures.shared_latents import SharedLatents
+from trainer.interruption import Interruption
 from trainer.loop import Outcome, train
 from trainer.run import PreviewConfig, Run
 
@@ -85,7 +86,7 @@ def runs(finished, digits, tmp_path_factory) -> dict[str, Path]:
         config = composed("train", *arguments, *shards, f"run.directory={out[name]}")
         run = to_value(config)
         keep_config(config, run)
-        assert train(run, World(), lambda: False) is Outcome.FINISHED
+        assert train(run, World(), Interruption()) is Outcome.FINISHED
     return out
 
 

@@ -86,6 +86,19 @@ def test_what_is_no_world_is_refused_by_name(environment, message, monkeypatch):
         World.from_environment()
 
 
+@pytest.mark.parametrize("name", ["LOCAL_RANK", "SLURM_LOCALID"])
+def test_more_processes_than_accelerators_are_refused_with_both_numbers(name, monkeypatch):
+    for each in ("LOCAL_RANK", "SLURM_LOCALID"):
+        monkeypatch.delenv(each, raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setenv(name, "3")
+    assert World.from_environment().local_rank == 3
+    monkeypatch.setenv(name, "4")
+    with pytest.raises(ValueError, match="local rank 4 has no accelerator: this process sees 4"):
+        World.from_environment()
+
+
 def test_a_rank_that_does_not_come_is_reported_within_the_patience(monkeypatch):
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     monkeypatch.setenv("MASTER_PORT", "0")

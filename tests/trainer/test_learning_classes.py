@@ -15,6 +15,7 @@ from trainer.averaged import averaged_diffusion
 from trainer.checkpoints.checkpoints import Checkpoints
 from trainer.distributed import World
 from trainer.generator import Generator
+from trainer.interruption import Interruption
 from trainer.loop import train
 from trainer.metrics.classifier import accuracy
 from trainer.metrics.evaluation import LabelledImages, Yardstick
@@ -34,7 +35,7 @@ def test_images_of_a_class_are_of_that_class_and_guidance_makes_them_more_so(tmp
         "ema.half_lives=[2_000]",
         "preview.every=0",
     )
-    train(run, World(), lambda: False)
+    train(run, World(), Interruption())
     diffusion = averaged_diffusion(run, Checkpoints(run.checkpoints()).latest(), 2_000, device)
     judge = Yardstick.of(LabelledImages.read(DataConfig(shards, resolution=8, channels=1), shards)).classifier
     named = []

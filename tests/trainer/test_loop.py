@@ -1,7 +1,9 @@
-"""train_step: Algorithm 1, on the noise that belongs to each sample."""
+"""train_step: Algorithm 1, on the noise that belongs to each sample; train: what is saved, and what is not."""
 
 from __future__ import annotations
 
+import signal
+import threading
 from dataclasses import replace
 
 import pytest
@@ -13,8 +15,12 @@ from models.networks.unet import UNetConfig
 from models.noise import Noise
 from models.objectives import SimpleLoss
 from models.pixels import to_unit
+from tests.test_experiments import composed
 from tests.trainer import tiny
-from trainer.loop import train_step
+from trainer import loop
+from trainer.distributed import World
+from trainer.interruption import Interruption
+from trainer.loop import Outcome, train, train_step
 
 
 def steps(accumulation: int, dropout: float = 0.0, numbers: range = range(2)) -> list:
@@ -91,3 +97,84 @@ def test_a_step_accumulated_reports_every_image_in_order():
     whole, halves = steps(1, numbers=range(1))[0], steps(4, numbers=range(1))[0]
     assert torch.equal(whole.terms.t, halves.terms.t)
     assert torch.allclose(whole.terms.loss, halves.terms.loss, rtol=1e-4)
+
+
+def short(directory, *more: str):
+    """Six steps of 16 heartbeats, saved at each."""
+    given = ("run.images=96", "run.save_every=16", "run.keep=0", "data.batch=16", "preview.every=0")
+    return composed("dpm_heartbeat", f"run.directory={directory}", "process.schedule.steps=20", *given, *more)
+
+
+def saved(run) -> list[int]:
+    return sorted(int(path.name) for path in run.checkpoints().glob("[0-9]*"))
+
+
+def poison(monkeypatch, *bad: int) -> None:
+    """The losses and gradients of these steps, of a run from its start, are not finite."""
+
+    def step(engine, diffusion, objective, batch, lr, seed):
+        def poisoned(*given):
+            terms = objective(*given)
+            return type(terms)(terms.loss * torch.inf, terms.t)
+
+        objective_now = poisoned if 1 + int(batch.index[0]) // 16 in bad else objective
+        return train_step(engine, diffusion, objective_now, batch, lr, seed)
+
+    monkeypatch.setattr(loop, "train_step", step)
+
+
+@pytest.mark.parametrize(
+    ("bad_steps", "said"),
+    [(2, "3 bad in a row; .*More than run.bad_steps=2"), (9, "does not finish on a bad step")],
+)
+def test_a_run_of_bad_steps_alone_never_finishes_however_often_it_is_started(
+    tmp_path, monkeypatch, bad_steps, said
+):
+    poison(monkeypatch, *range(1, 7))
+    run = short(tmp_path, f"run.bad_steps={bad_steps}")
+    for _ in range(3):
+        with pytest.raises(FloatingPointError, match=said):
+            train(run, World(), Interruption())
+        assert not saved(run)
+
+
+def test_what_falls_due_in_a_row_of_bad_steps_is_saved_after_the_first_good_one(tmp_path, monkeypatch):
+    poison(monkeypatch, 3, 4)
+    run = short(tmp_path, "run.save_every=48")
+    assert train(run, World(), Interruption()) is Outcome.FINISHED
+    assert saved(run) == [80, 96]
+
+
+def test_a_run_that_leaves_in_a_row_of_bad_steps_says_that_it_is_not_saved(tmp_path, monkeypatch):
+    poison(monkeypatch, 3)
+    run = short(tmp_path)
+    assert train(run, World(), Asked(at=3)) is Outcome.UNSAVED
+    assert saved(run) == [16, 32]
+    assert train(run, World(), Asked(at=1)) is Outcome.UNSAVED, "the bad step is met again"
+
+
+class Asked(Interruption):
+    """A request to leave that comes in the step `at`."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__()
+        self.left = at
+
+    def __call__(self) -> bool:
+        self.left -= 1
+        return self.left == 0
+
+
+def test_signals_are_obeyed_until_all_is_built_and_a_stand_still_is_watched_from_the_start(tmp_path, monkeypatch):
+    seen, plain = {}, loop.prepared
+
+    def prepared(run, world):
+        seen["handler"] = signal.getsignal(signal.SIGTERM)
+        seen["watched"] = [thread.name for thread in threading.enumerate()]
+        return plain(run, world)
+
+    monkeypatch.setattr(loop, "prepared", prepared)
+    poison(monkeypatch)
+    assert train(short(tmp_path, "run.images=16"), World(), Interruption()) is Outcome.FINISHED
+    assert seen["handler"] is signal.getsignal(signal.SIGTERM)
+    assert "watch" in seen["watched"]

@@ -114,3 +114,10 @@ def test_the_first_bad_step_of_all_ranks_is_told_with_every_rank_that_is_to_blam
     told = first_bad([early, many], 20)
     assert "rank 0: sample 3 (t=7, quarter 2); rank 1: sample 30 (t=7, quarter 2), sample 31" in told
     assert told.endswith("sample 37 (t=7, quarter 2) and 2 more")
+
+
+def test_of_many_ranks_that_are_to_blame_the_first_four_are_told():
+    told = first_bad([sums(16, [math.nan], rank) for rank in range(9)], 20)
+    assert "rank 3: sample 3 (t=7, quarter 2); and on 5 more ranks" in told
+    assert "rank 4" not in told
+    assert "more ranks" not in first_bad([sums(16, [math.nan], rank) for rank in range(4)], 20)
