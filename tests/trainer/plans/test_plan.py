@@ -9,11 +9,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_module
+from torch import nn
 
 from configs.runs import to_value
 from configs.schema import register
 from data_pipeline.order import Order, positions_of_rank
 from tests.trainer import tiny
+from trainer.distributed import World
 from trainer.engines import layout
 from trainer.engines.layout import Layout, Passing
 from trainer.engines.local import LocalConfig
@@ -97,6 +99,9 @@ class Sharded(LocalConfig):
 
     planned: Layout = field(default_factory=lambda: layout.rows(4, 1, 2))
 
+    def check(self, network: nn.Module, ranks: int) -> None:
+        """Trains anything."""
+
     def layout(self, ranks: int) -> Layout:
         return self.planned
 
@@ -158,9 +163,33 @@ def test_a_batch_that_the_ranks_do_not_divide_is_refused_as_training_would():
         batch_of(of(64, accumulation=3), ranks=4)
 
 
-def test_one_process_is_no_cluster():
-    with pytest.raises(ValueError, match="engine=local trains in one process, and 2 were started"):
-        planned(composed("experiment=ddpm_digits"), Cluster(ranks=2), [100], steps=1)
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        (["experiment=ddpm_digits"], "engine=local trains in one process, and 2 were started"),
+        (
+            ["experiment=ddpm_digits", "engine=fsdp", "engine.replicas=3"],
+            r"engine\.replicas must divide .* 2, got 3",
+        ),
+        (["experiment=dpm_swiss_roll", "engine=fsdp"], "engine=fsdp has only a part of them"),
+        (["experiment=dpm_swiss_roll", "engine=zero1", "engine.precision=bf16"], r"needs engine\.precision=fp32"),
+        (["experiment=dpm_swiss_roll", "engine=zero3"], "engine=zero3 has no rank hold it"),
+    ],
+)
+def test_what_the_engine_would_refuse_is_not_planned(chosen, message):
+    run = composed(*chosen)
+    for refused in (
+        lambda: planned(run, Cluster(ranks=2), [100], steps=1),
+        lambda: run.engine.build(run.build_network, run.optimizer, 0, World(0, 2)),
+    ):
+        with pytest.raises(ValueError, match=message):
+            refused()
+
+
+def test_a_single_rank_of_fsdp_and_zero_in_fp32_learn_a_schedule():
+    for ranks, engine in ((1, "fsdp"), (2, "zero2")):
+        run = composed("experiment=dpm_swiss_roll", f"engine={engine}", "engine.precision=fp32")
+        assert planned(run, Cluster(ranks=ranks), [], steps=1).cluster.ranks == ranks
 
 
 @pytest.mark.parametrize("field", ["ranks", "ranks_per_node", "samples", "samples_per_shard", "steps"])
