@@ -134,7 +134,9 @@ class Zero3Config(ZeroConfig):
     def layout(self, ranks: int) -> Layout:
         # DeepSpeed keeps what it has gathered for as long as that is below a billion elements.
         bytes_each, held = self.precision.bytes, Passing.everything
-        return layout.elements(ranks, bytes_each, layout.FLOAT32, self.offload_optimizer, BUCKET, held)
+        return layout.elements(
+            ranks, bytes_each, layout.FLOAT32, self.offload_optimizer, BUCKET, held, self.keep_whole
+        )
 
     def settings(self, largest: int, total: int) -> dict[str, Any]:
         settings = super().settings(largest, total)
@@ -154,7 +156,7 @@ class ZeroEngine(Engine):
         seed: int,
         world: World,
     ) -> None:
-        self.config, self.world = config, world
+        self.config = config
         self.device, self.accumulation = world.device, config.accumulation
         plan = on_meta(network)
         shapes = {name: tuple(parameter.shape) for name, parameter in plan.named_parameters()}

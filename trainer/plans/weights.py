@@ -36,6 +36,10 @@ class Weights:
         """Of all elements."""
         return elements(self.shapes)
 
+    def small(self, most: int) -> int:
+        """The elements of all parameters that have at most so many."""
+        return sum(count for count in map(math.prod, self.shapes) if count <= most)
+
     @property
     def in_stages(self) -> tuple[Shape, ...]:
         """Of the parameters of all stages."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,6 +16,8 @@ from configs.runs import to_value
 from configs.schema import register
 from data_pipeline.order import Order, positions_of_rank
 from tests.trainer import tiny
+from trainer.checkpoints.manifest import Manifest, Saved
+from trainer.checkpoints.tensor_file import Chunk
 from trainer.distributed import World
 from trainer.engines import layout
 from trainer.engines.layout import Layout, Passing
@@ -52,6 +55,12 @@ CASES = {
         10,
         {"gradients": 40, "copies": 20, "passing": 2 * 38, "buffers": 20},
     ),
+    # The parameter of 6 elements is whole beside its parts, and never in passing.
+    "zero3, some kept whole": (
+        layout.elements(4, 2, 4, False, 5, Passing.everything, keep_whole=6),
+        10,
+        {"gradients": 40, "copies": 20 + 2 * 6, "passing": 2 * 32, "buffers": 20},
+    ),
 }
 
 
@@ -81,6 +90,29 @@ def test_a_checkpoint_holds_everything_once(name):
     assert (found.files, found.total) == (chosen.ranks + 1, 4 * 6 * 38)
     replicas = {"ddp": 4, "fsdp in 2 replicas": 2}.get(name, 1)
     assert found.fullest == 4 * 6 * -(-owned // replicas)
+    # Of 3 parameters, those that are cut: 3 of 3 rows, 4 of 4 and 20 of 20, in as many places as hold any of them.
+    pieces = {"local": 3, "ddp": 3, "fsdp, kept gathered": 6, "zero1": 5, "zero2": 5}
+    assert found.chunks == 6 * pieces.get(name, 3 + 4 + 4) + 1
+
+
+def test_the_manifest_is_about_as_long_as_one_that_lists_as_many_chunks():
+    saved_as = {
+        f"parameter.{number}": Saved(
+            (640, 10),
+            tuple(
+                Chunk(rank * 100, 100, f"rank-{rank:05}.safetensors", 10**8 + rank, ("0" * 32,))
+                for rank in range(64)
+            ),
+        )
+        for number in range(20)
+    }
+    files = {f"rank-{rank:05}.safetensors": {"bytes": 10**9, "header": "0" * 32} for rank in range(64)}
+    manifest = Manifest(Path(), 0, 0, "", files, {"parameters": saved_as}, {})
+    planned_as = saved(
+        layout.elements(64, 2, 4, False, 5, Passing.everything), Weights(((640, 10),) * 20, (), ()), -2
+    )
+    assert planned_as.chunks == 20 * 64 + 1
+    assert planned_as.manifest == pytest.approx(len(manifest.text()), rel=0.1)
 
 
 def test_weights_are_grouped_by_stage():
