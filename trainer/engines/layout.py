@@ -141,7 +141,7 @@ class Layout:
 
     state: fp32 weights, Adam's moments and every average. gradients: as they wait for the step.
     copies: of the weights in the computing precision, kept between steps; None where there are none.
-    keep_whole: parameters of at most so many elements are whole in copies, beside the rank's part of them.
+    keep_whole: parameters of at most so many elements are whole in copies, padded, beside the rank's part of them.
     passing: what there is of them for a while. offloaded: state and gradients lie in the host's memory.
     bucket: elements that are sent at a time, in fp32. stage_buffer_bytes: for each element of the largest stage.
     """

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from trainer.engines.engine import MOMENTS
 from trainer.engines.layout import FLOAT32, Layout, Passing
 from trainer.plans.activations import Activations
-from trainer.plans.weights import Weights
+from trainer.plans.weights import Weights, elements
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,8 @@ def copies(layout: Layout, weights: Weights) -> int:
     """Bytes of the weights that a rank keeps to run the network on."""
     if layout.copies is None:
         return 0
-    return layout.computing_bytes * (layout.copies.count(weights.shapes) + weights.small(layout.keep_whole))
+    kept = layout.copies.padded(weights.small(layout.keep_whole)) if layout.keep_whole else 0
+    return layout.computing_bytes * (layout.copies.count(weights.shapes) + kept)
 
 
 def passing(layout: Layout, weights: Weights, held: Activations) -> int:
@@ -75,5 +76,5 @@ def passing(layout: Layout, weights: Weights, held: Activations) -> int:
     if layout.passing is Passing.stages:
         return layout.computing_bytes * weights.passing
     if layout.passing is Passing.everything:
-        return layout.computing_bytes * (weights.count - weights.small(layout.keep_whole))
+        return layout.computing_bytes * (weights.count - elements(weights.small(layout.keep_whole)))
     return 0

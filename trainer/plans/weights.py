@@ -36,9 +36,9 @@ class Weights:
         """Of all elements."""
         return elements(self.shapes)
 
-    def small(self, most: int) -> int:
-        """The elements of all parameters that have at most so many."""
-        return sum(count for count in map(math.prod, self.shapes) if count <= most)
+    def small(self, most: int) -> tuple[Shape, ...]:
+        """Of the parameters that have at most so many elements."""
+        return tuple(shape for shape in self.shapes if math.prod(shape) <= most)
 
     @property
     def in_stages(self) -> tuple[Shape, ...]:

@@ -97,9 +97,11 @@ def differences(_: World) -> list[tuple[str, int, str, object, object]]:
 
 def said_of(config: EngineConfig, ranks: int, rank: int) -> dict[str, object]:
     planned, weights = config.layout(ranks), Weights.of(tiny.network()())
+    # Stages 1 and 2 pad the whole network to what divides among the ranks, which the plan leaves out.
+    more = planned.state.padded(weights.shapes) - weights.count if isinstance(planned.copies, Whole) else 0
     said: dict[str, object] = {
         "state": planned.state.owned(weights.shapes, rank),
-        "copies": copies(planned, weights),
+        "copies": copies(planned, weights) + planned.computing_bytes * more,
     }
     carried = Counter[str]()
     for sent in traffic(planned, weights, config.accumulation):
@@ -123,7 +125,7 @@ def steps_of(engine: Engine) -> dict[str, int]:
 
 def test_engines_on_simulated_ranks_hold_and_send_what_their_layouts_say():
     """In a process of its own, which DeepSpeed may change as it likes."""
-    ((*found,),) = on_ranks(1, differences)
+    (found,) = on_ranks(1, differences)
     assert found == []
 
 
