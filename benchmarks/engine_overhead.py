@@ -21,11 +21,13 @@ from trainer.engines.ddp import DdpConfig
 from trainer.engines.engine import EngineConfig
 from trainer.engines.fsdp import FsdpConfig
 from trainer.engines.local import initialized
+from trainer.engines.zero import Zero2Config, Zero3Config, ZeroConfig, prepared
 from trainer.optimizers import OptimizerConfig
 
 RATE, CLIP = 2e-4, 1.0
 TARGET = 0.97  # our layer may cost 3 %
 Step = Callable[[], object]
+Bare = Callable[[Callable[[], nn.Module], int, World], Step]
 
 
 def network(channels: int) -> Callable[[], nn.Module]:
@@ -52,9 +54,14 @@ def ours(config: EngineConfig, build: Callable[[], nn.Module], batch: int, world
     return step
 
 
+def adam_of(module: nn.Module) -> torch.optim.Adam:
+    """The engines' optimizer."""
+    return torch.optim.AdamW(module.parameters(), lr=RATE, weight_decay=0.0, fused=True)
+
+
 def bare(module: nn.Module, batch: int, world: World) -> Step:
     """A step as the library's own examples make it."""
-    adam = torch.optim.AdamW(module.parameters(), lr=RATE, weight_decay=0.0, fused=True)
+    adam = adam_of(module)
     x, t, target = inputs(batch, world)
 
     def step() -> None:
@@ -82,10 +89,41 @@ def bare_fsdp(made: nn.Module, world: World) -> nn.Module:
     return fully_shard(made, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
 
 
+def bare_zero(kind: type[ZeroConfig]) -> Bare:
+    """DeepSpeed with the engine's settings and its own clipping."""
+
+    def made(build: Callable[[], nn.Module], batch: int, world: World) -> Step:
+        deepspeed = prepared(world, kind.stage)
+        whole = initialized(build, 0, world.device)
+        sizes = [parameter.numel() for parameter in whole.parameters()]
+        settings = kind().settings(max(sizes), sum(sizes)) | {"gradient_clipping": CLIP}
+        engine, *_ = deepspeed.initialize(
+            model=whole, optimizer=adam_of(whole), config=settings, dist_init_required=False
+        )
+        x, t, target = inputs(batch, world)
+
+        def step() -> None:
+            with torch.autocast(world.device.type, torch.bfloat16):
+                output = engine(x, t)
+            engine.backward((output.float() - target).square().mean())
+            engine.step()
+
+        return step
+
+    return made
+
+
+def wrapped(wrap: Callable[[nn.Module, World], nn.Module]) -> Bare:
+    """A bare loop around a module that the library wraps."""
+    return lambda build, batch, world: bare(wrap(initialized(build, 0, world.device), world), batch, world)
+
+
 # engine → its config, and what it is compared with.
 PAIRS = {
-    "ddp": (DdpConfig, bare_ddp, "bare DistributedDataParallel"),
-    "fsdp": (FsdpConfig, bare_fsdp, "bare FSDP2"),
+    "ddp": (DdpConfig, wrapped(bare_ddp), "bare DistributedDataParallel"),
+    "fsdp": (FsdpConfig, wrapped(bare_fsdp), "bare FSDP2"),
+    "zero2": (Zero2Config, bare_zero(Zero2Config), "bare DeepSpeed"),
+    "zero3": (Zero3Config, bare_zero(Zero3Config), "bare DeepSpeed"),
 }
 
 
@@ -103,7 +141,7 @@ def main() -> None:
             config, peer, what = PAIRS[name]
             ways = {
                 "ours": ours(config(clip_norm=CLIP), build, options.batch, world),
-                "theirs": bare(peer(initialized(build, 0, world.device), world), options.batch, world),
+                "theirs": peer(build, options.batch, world),
             }
             seconds = interleave(ways, options.turns)
             size = f"{options.channels} channels, batch {options.batch} each"

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from hydra import compose, initialize_config_module
+from torch.distributed.tensor import DTensor
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -27,6 +28,7 @@ from trainer.distributed import World
 from trainer.ema import Ema
 from trainer.engines.engine import MOMENTS, Engine
 from trainer.engines.network import on_meta
+from trainer.plans.memory import copies
 from trainer.plans.traffic import traffic
 from trainer.plans.weights import Weights
 from trainer.run import Run
@@ -110,6 +112,7 @@ def planned(run: Run, world: World) -> dict[str, int]:
     layout, weights = run.engine.layout(world.size), Weights.of(on_meta(run.build_network))
     owned = 4 * layout.state.count(weights.shapes, world.rank % layout.state.ways)
     figures = {"weights": owned, "moments": 2 * owned, "averages": len(run.ema.half_lives) * owned}
+    figures["copies"] = copies(layout, weights)
     for each in traffic(layout, weights, run.engine.accumulation):
         figures[each.operation] = figures.get(each.operation, 0) + each.times * each.carried
     return figures
@@ -122,7 +125,24 @@ def measured(engine: Engine, ema: Ema) -> dict[str, int]:
         "weights": bytes_of(state["parameters"]),
         "moments": sum(bytes_of(state[kind]) for kind in MOMENTS),
         "averages": sum(bytes_of(ema.shards(half_life)) for half_life in ema.averages),
+        "copies": copies_of(engine),
     }
+
+
+def copies_of(engine: Engine) -> int:
+    """Bytes of the weights that the network runs on and that are not those of the state."""
+    tensors = [local(parameter) for parameter in engine.network.parameters()]
+    tensors += [
+        parameter.ds_tensor for parameter in engine.network.parameters() if hasattr(parameter, "ds_tensor")
+    ]
+    storages = {each.untyped_storage().data_ptr(): each.untyped_storage().nbytes() for each in tensors}
+    own = {shard.tensor.untyped_storage().data_ptr() for shard in engine.shards().values()}
+    return sum(size for place, size in storages.items() if place not in own)
+
+
+def local(parameter: torch.Tensor) -> torch.Tensor:
+    """What is here of it."""
+    return parameter.to_local() if isinstance(parameter, DTensor) else parameter
 
 
 def bytes_of(shards: Shards) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from trainer.schedules import learning_rate
@@ -80,6 +81,16 @@ def same_steps(optimizer: torch.optim.Adam, steps: Tensor) -> None:
 def norm_of(gradients: Sequence[Tensor]) -> Tensor:
     """The norm of all of them together."""
     return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(gradients))))
+
+
+def norm_over(group: dist.ProcessGroup, gradients: Sequence[Tensor], device: torch.device) -> Tensor:
+    """The norm of the whole gradient, of which each rank of the group has a part, on the ranks' `device`.
+
+    Squares are summed in fp64: that of a finite norm may not be finite in fp32.
+    """
+    square = norm_of(gradients).to(device).double().square()
+    dist.all_reduce(square, group=group)
+    return square.sqrt().float()
 
 
 def guarded_step(optimizer: torch.optim.Adam, learning_rate: float, norm: Tensor, clip_norm: float) -> None:

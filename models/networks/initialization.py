@@ -65,7 +65,8 @@ def initial(network: nn.Module, name: str, seed: int, start: int, stop: int) -> 
     """Elements start .. stop - 1, counted row by row, of what the parameter `name` starts as, on the CPU.
 
     Norms start as the identity, biases at 0, the rest as their layer says. The network may be on the meta device:
-    each rank makes only what it owns. Raises ValueError where the layer does not say how it starts.
+    no more is made than is asked for, except in a layer that `StartsItself`: there the whole parameter is drawn,
+    then cut. Raises ValueError where the layer does not say how it starts.
     """
     owner_name, _, kind = name.rpartition(".")
     owner = network.get_submodule(owner_name)

@@ -31,6 +31,9 @@ class DdpConfig(EngineConfig):
         kind = DdpEngine if world.size > 1 else LocalEngine
         return kind(self, network, optimizer, seed, world.device)
 
+    def check(self, network: nn.Module, ranks: int) -> None:
+        """Any number of ranks trains any network."""
+
     def layout(self, ranks: int) -> Layout:
         return layout.whole(ranks, self.precision.bytes)
 

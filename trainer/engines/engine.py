@@ -117,9 +117,13 @@ class EngineConfig(ABC):
     ) -> Engine:
         """The engine, with the network that `network` builds, initialized from `seed`.
 
-        Raises ValueError where this world cannot run it.
+        Raises ValueError where `check` does.
         """
 
     @abstractmethod
+    def check(self, network: nn.Module, ranks: int) -> None:
+        """Raises ValueError where so many ranks cannot train this network, which may be on the meta device."""
+
+    @abstractmethod
     def layout(self, ranks: int) -> Layout:
-        """How the engine of so many ranks cuts what belongs to the weights, for a plan. Raises as `build` does."""
+        """How the engine of so many ranks, which `check` accepts, cuts what belongs to the weights, for a plan."""

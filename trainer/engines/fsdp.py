@@ -13,15 +13,14 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
-from models.networks.initialization import initial
 from models.networks.scheduled import Scheduled
 from trainer.distributed import World
 from trainer.engines import layout
 from trainer.engines.engine import Engine, EngineConfig, Precision
 from trainer.engines.layout import Layout, Rows
 from trainer.engines.local import LocalEngine, state_of
-from trainer.engines.network import as_configured, on_meta, run
-from trainer.optimizers import OptimizerConfig, guarded_step, norm_of, same_steps
+from trainer.engines.network import as_configured, fill, on_meta, run
+from trainer.optimizers import OptimizerConfig, guarded_step, norm_over, same_steps
 from trainer.shard import Shard, Shards, copy_shards
 
 REPLICAS, SHARDS = "replicas", "shards"
@@ -46,26 +45,25 @@ class FsdpConfig(EngineConfig):
     def build(
         self, network: Callable[[], nn.Module], optimizer: OptimizerConfig, seed: int, world: World
     ) -> Engine:
-        self.check(world.size)
-        if isinstance(on_meta(network), Scheduled):
-            raise ValueError(
-                "process/schedule=learned reads its parameters outside the network's forward pass, where "
-                "engine=fsdp has only a part of them; choose engine=local or engine=ddp"
-            )
+        self.check(on_meta(network), world.size)
         if world.size == 1:
             return LocalEngine(self, network, optimizer, seed, world.device)
         return FsdpEngine(self, network, optimizer, seed, world)
 
+    def check(self, network: nn.Module, ranks: int) -> None:
+        if ranks % self.replicas:
+            raise ValueError(f"engine.replicas must divide the number of ranks, {ranks}, got {self.replicas}")
+        if ranks > 1 and isinstance(network, Scheduled):
+            raise ValueError(
+                "process/schedule=learned reads its parameters outside the network's forward pass, where "
+                "engine=fsdp has only a part of them; choose engine=ddp, or engine=zero1 or zero2 with "
+                "engine.precision=fp32, or start one process"
+            )
+
     def layout(self, ranks: int) -> Layout:
-        self.check(ranks)
         if ranks == 1:
             return layout.whole(ranks, self.precision.bytes)
         return layout.rows(ranks, self.replicas, self.precision.bytes, self.reshard_after_forward)
-
-    def check(self, ranks: int) -> None:
-        """Raises ValueError where so many ranks do not divide into the replicas."""
-        if ranks % self.replicas:
-            raise ValueError(f"engine.replicas must divide the number of ranks, {ranks}, got {self.replicas}")
 
 
 class FsdpEngine(Engine):
@@ -90,7 +88,7 @@ class FsdpEngine(Engine):
         self._parameters = dict(self.network.named_parameters())
         place = mesh.get_local_rank(SHARDS), world.size // config.replicas
         shards = {name: own_rows(parameter, *place) for name, parameter in self._parameters.items()}
-        initialize_shards(shards, on_meta(network), seed)
+        fill(shards, on_meta(network), seed)
         self._owned = {name: nn.Parameter(shard.tensor) for name, shard in shards.items()}
         self.optimizer = optimizer.build(self._owned.values())
         self._state = state_of(self.optimizer, self._owned, shards)
@@ -99,7 +97,7 @@ class FsdpEngine(Engine):
         if x.requires_grad and self.network.training:
             raise ValueError(
                 "the objective differentiates the network by its input, and engine=fsdp frees a stage's weights "
-                "after one backward pass; choose engine=local or engine=ddp"
+                "after one backward pass; choose engine=ddp, zero1 or zero2"
             )
         if not torch.is_inference_mode_enabled():
             return run(self.network, self.config, x, t, condition)
@@ -118,16 +116,11 @@ class FsdpEngine(Engine):
         for name, parameter in self._parameters.items():
             self._owned[name].grad = None if parameter.grad is None else parameter.grad.to_local().view(-1)
             parameter.grad = None
-        norm = self._norm()
+        gradients = [each.grad for each in self._owned.values() if each.grad is not None]
+        norm = norm_over(self._shard_group, gradients, self.device)
         guarded_step(self.optimizer, learning_rate, norm, self.config.clip_norm)
         self._forget_gathered()
         return norm
-
-    def _norm(self) -> Tensor:
-        """Of the whole gradient, which every replica has: in fp64, as squares overflow before norms do."""
-        square = norm_of([each.grad for each in self._owned.values() if each.grad is not None]).double().square()
-        dist.all_reduce(square, group=self._shard_group)
-        return square.sqrt().float()
 
     def shards(self) -> Shards:
         return self._state["parameters"]
@@ -206,10 +199,3 @@ def own_rows(parameter: nn.Parameter, place: int, places: int) -> Shard:
         local = parameter.to_local().view(-1)
     assert len(local) == len(elements), (parameter.shape, len(local), elements)
     return Shard(local, elements.start, tuple(parameter.shape))
-
-
-def initialize_shards(shards: Shards, network: nn.Module, seed: int) -> None:
-    """Fills each shard with its part of the initial weights; the network is on the meta device."""
-    for name, shard in shards.items():
-        if shard.tensor.numel():
-            shard.tensor.copy_(initial(network, name, seed, shard.start, shard.stop))

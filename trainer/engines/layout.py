@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TypeAlias
 
 Shape: TypeAlias = tuple[int, ...]
 
 FLOAT32 = 4  # bytes
+ANY = range(2**63 - 1)  # number of elements
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,10 @@ class Cut(ABC):
     def count(self, shapes: Sequence[Shape], place: int = 0) -> int:
         """How many elements this place holds of all parameters together."""
         return sum(len(piece) for piece in self.owned(shapes, place))
+
+    def pieces(self, shapes: Sequence[Shape]) -> int:
+        """How many pieces all parameters together are in, empty ones left out."""
+        return sum(len(piece) > 0 for place in range(self.ways) for piece in self.owned(shapes, place))
 
     def padded(self, shapes: Sequence[Shape]) -> int:
         """The elements of all places, each padded to the first: what a collective over them carries."""
@@ -103,6 +108,7 @@ class Collective:
 
     cut: the places that hold it. ranks: that take part. of_place: it is one place's piece, not all of them.
     each_micro_batch: not once a step. stages_only: leaves out what lies outside of the network's stages.
+    sizes: how many elements a parameter may have to take part.
     """
 
     operation: Operation
@@ -113,6 +119,7 @@ class Collective:
     of_place: bool = False
     each_micro_batch: bool = False
     stages_only: bool = False
+    sizes: range = ANY
 
 
 class Passing(Enum):
@@ -134,6 +141,7 @@ class Layout:
 
     state: fp32 weights, Adam's moments and every average. gradients: as they wait for the step.
     copies: of the weights in the computing precision, kept between steps; None where there are none.
+    keep_whole: parameters of at most so many elements are whole in copies, padded, beside the rank's part of them.
     passing: what there is of them for a while. offloaded: state and gradients lie in the host's memory.
     bucket: elements that are sent at a time, in fp32. stage_buffer_bytes: for each element of the largest stage.
     """
@@ -144,6 +152,7 @@ class Layout:
     gradient_bytes: int = FLOAT32
     computing_bytes: int = FLOAT32
     copies: Cut | None = None
+    keep_whole: int = 0
     passing: Passing = Passing.nothing
     offloaded: bool = False
     bucket: int = 0
@@ -219,13 +228,33 @@ def flat(ranks: int, stage: int, computing_bytes: int, sent_bytes: int, offloade
 
 
 def elements(
-    ranks: int, computing_bytes: int, sent_bytes: int, offloaded: bool, bucket: int, passing: Passing
+    ranks: int,
+    computing_bytes: int,
+    sent_bytes: int,
+    offloaded: bool,
+    bucket: int,
+    passing: Passing,
+    keep_whole: int = 0,
 ) -> Layout:
-    """Elements of everything; modules are gathered as they run (zero3). passing: how much of them is held."""
+    """Elements of everything; modules are gathered as they run (zero3). passing: how much of them is held.
+
+    Parameters of at most `keep_whole` elements are gathered after the step instead.
+    """
     cut, again = Elements(ranks), passing is not Passing.everything
+    large = Collective(
+        Operation.all_gather,
+        "weights, forward",
+        computing_bytes,
+        cut,
+        ranks,
+        each_micro_batch=True,
+        sizes=range(keep_whole + 1, ANY.stop),
+    )
+    small = replace(large, what="weights kept whole", each_micro_batch=False, sizes=range(keep_whole + 1))
     gathered = [
-        Collective(Operation.all_gather, f"weights, {way}", computing_bytes, cut, ranks, each_micro_batch=True)
-        for way in ("forward", *(["backward"] if again else []))
+        large,
+        *([replace(large, what="weights, backward")] if again else []),
+        *([small] if keep_whole else []),
     ]
     reduced = Collective(Operation.reduce_scatter, "gradients", sent_bytes, cut, ranks, each_micro_batch=True)
     return Layout(
@@ -234,6 +263,7 @@ def elements(
         gradients=cut,
         computing_bytes=computing_bytes,
         copies=cut,
+        keep_whole=keep_whole,
         passing=passing,
         offloaded=offloaded,
         bucket=bucket,

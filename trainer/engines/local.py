@@ -26,21 +26,18 @@ class LocalConfig(EngineConfig):
     def build(
         self, network: Callable[[], nn.Module], optimizer: OptimizerConfig, seed: int, world: World
     ) -> LocalEngine:
-        check_alone(world.size)
+        self.check(on_meta(network), world.size)
         return LocalEngine(self, network, optimizer, seed, world.device)
 
+    def check(self, network: nn.Module, ranks: int) -> None:
+        if ranks > 1:
+            raise ValueError(
+                f"engine=local trains in one process, and {ranks} were started; "
+                "choose engine=ddp, fsdp, zero1, zero2 or zero3, or start one process"
+            )
+
     def layout(self, ranks: int) -> Layout:
-        check_alone(ranks)
         return layout.whole(ranks, self.precision.bytes)
-
-
-def check_alone(ranks: int) -> None:
-    """Raises ValueError for more ranks than one."""
-    if ranks > 1:
-        raise ValueError(
-            f"engine=local trains in one process, and {ranks} were started; "
-            "choose engine=ddp, fsdp, zero1, zero2 or zero3, or start one process"
-        )
 
 
 class LocalEngine(Engine):

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from models.networks.initialization import initial
 from trainer.engines.engine import EngineConfig, Precision
+from trainer.shard import Shards
 
 
 def on_meta(build: Callable[[], nn.Module]) -> nn.Module:
@@ -26,6 +28,13 @@ def as_configured(network: nn.Module, config: EngineConfig) -> None:
         compile_stages(network)
     if config.checkpoint_activations:
         recompute_stages(network)
+
+
+def fill(shards: Shards, network: nn.Module, seed: int) -> None:
+    """Fills each shard with its part of the initial weights; the network is on the meta device."""
+    for name, shard in shards.items():
+        if shard.tensor.numel():
+            shard.tensor.copy_(initial(network, name, seed, shard.start, shard.stop))
 
 
 def compile_stages(network: nn.Module) -> None:

@@ -60,6 +60,13 @@ class Parts(ABC):
     copies: Tensor
     places: Places
 
+    def state(self, optimizer: torch.optim.Adam) -> dict[str, Shards]:
+        """What a checkpoint holds: views of the flat tensors that the optimizer goes over."""
+        held = adam_state(optimizer)[self.masters]
+        flats = {"parameters": self.masters, **{kind: held[kind] for kind in MOMENTS}}
+        state: dict[str, Shards] = {kind: pieces(self.places, flat) for kind, flat in flats.items()}
+        return {**state, "steps": {"optimizer": Shard.of_whole(held["step"])}}
+
     @abstractmethod
     def release(self) -> None:
         """Makes the copies ready to be overwritten."""
@@ -111,11 +118,3 @@ class Apart(Parts):
 def no_norm() -> Tensor:
     """In the place of DeepSpeed's own norm of the gradient, which would wait for the device."""
     return torch.zeros(())
-
-
-def state_of(optimizer: torch.optim.Adam, parts: Parts) -> dict[str, Shards]:
-    """What a checkpoint holds: views of the flat tensors."""
-    held = adam_state(optimizer)[parts.masters]
-    flats = {"parameters": parts.masters, **{kind: held[kind] for kind in MOMENTS}}
-    state: dict[str, Shards] = {kind: pieces(parts.places, flat) for kind, flat in flats.items()}
-    return {**state, "steps": {"optimizer": Shard.of_whole(held["step"])}}

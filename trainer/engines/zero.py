@@ -19,15 +19,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from models.networks.initialization import initial
 from models.networks.scheduled import Scheduled
 from trainer.distributed import World
 from trainer.engines import layout
 from trainer.engines.engine import Engine, EngineConfig, Precision
 from trainer.engines.layout import Layout, Passing
-from trainer.engines.network import as_configured, on_meta, run
-from trainer.engines.parts import Apart, Together, pieces, state_of
-from trainer.optimizers import OptimizerConfig, guard, norm_of
+from trainer.engines.network import as_configured, fill, on_meta, run
+from trainer.engines.parts import Apart, Together, pieces
+from trainer.optimizers import OptimizerConfig, guard, norm_over
 from trainer.shard import Shards, copy_shards
 
 BUCKET = 25_000_000  # elements that are reduced or gathered at a time
@@ -46,17 +45,16 @@ class ZeroConfig(EngineConfig):
     def build(
         self, network: Callable[[], nn.Module], optimizer: OptimizerConfig, seed: int, world: World
     ) -> ZeroEngine:
-        self.check(on_meta(network))
+        self.check(on_meta(network), world.size)
         deepspeed = prepared(world, self.stage)
         with_group(world)
         return ZeroEngine(deepspeed, self, network, optimizer, seed, world)
 
-    def check(self, network: nn.Module) -> None:
-        """Raises ValueError for a network that cannot be trained so."""
+    def check(self, network: nn.Module, ranks: int) -> None:
         if isinstance(network, Scheduled) and self.precision is not Precision.fp32:
             raise ValueError(
                 f"process/schedule=learned under engine=zero{self.stage} needs engine.precision=fp32: in bf16 the "
-                "network, and beta_t with it, would run on rounded weights"
+                "network, and beta_t with it, would run on rounded weights; choose that, or engine=ddp"
             )
 
     def layout(self, ranks: int) -> Layout:
@@ -126,17 +124,19 @@ class Zero3Config(ZeroConfig):
                 "over; choose engine=zero2 or fsdp, or engine.compile=false"
             )
 
-    def check(self, network: nn.Module) -> None:
+    def check(self, network: nn.Module, ranks: int) -> None:
         if isinstance(network, Scheduled):
             raise ValueError(
                 "process/schedule=learned reads beta_t beside running the network, when engine=zero3 has no rank "
-                "hold it; choose engine=zero2"
+                "hold it; choose engine=ddp, or engine=zero1 or zero2 with engine.precision=fp32"
             )
 
     def layout(self, ranks: int) -> Layout:
         # DeepSpeed keeps what it has gathered for as long as that is below a billion elements.
         bytes_each, held = self.precision.bytes, Passing.everything
-        return layout.elements(ranks, bytes_each, layout.FLOAT32, self.offload_optimizer, BUCKET, held)
+        return layout.elements(
+            ranks, bytes_each, layout.FLOAT32, self.offload_optimizer, BUCKET, held, self.keep_whole
+        )
 
     def settings(self, largest: int, total: int) -> dict[str, Any]:
         settings = super().settings(largest, total)
@@ -156,7 +156,7 @@ class ZeroEngine(Engine):
         seed: int,
         world: World,
     ) -> None:
-        self.config, self.world = config, world
+        self.config = config
         self.device, self.accumulation = world.device, config.accumulation
         plan = on_meta(network)
         shapes = {name: tuple(parameter.shape) for name, parameter in plan.named_parameters()}
@@ -166,20 +166,19 @@ class ZeroEngine(Engine):
         self._deepspeed = started(deepspeed, self.network, self.optimizer, config, shapes)
         self._parts = (Apart if config.stage == 3 else Together)(self._deepspeed.optimizer, shapes, world)
         as_configured(self.network.train(), config)
-        self._state = state_of(self.optimizer, self._parts)
+        self._state = self._parts.state(self.optimizer)
         self._copies = pieces(self._parts.places, self._parts.copies)
         self._norm = torch.zeros(())
         with torch.no_grad():
             self._parts.masters.zero_()
-            for name, shard in self.shards().items():
-                shard.tensor.copy_(initial(plan, name, seed, shard.start, shard.stop))
+        fill(self.shards(), plan, seed)
         self.refresh()
 
     def __call__(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         if self.config.stage == 3 and self.network.training and x.requires_grad:
             raise ValueError(
                 "the objective differentiates the network by its input and then by its weights, which under "
-                "engine=zero3 are not gathered a second time; choose engine=zero2"
+                "engine=zero3 are not gathered a second time; choose engine=ddp, zero1 or zero2"
             )
         return run(self.network, self.config, x, t, condition)
 
@@ -199,11 +198,9 @@ class ZeroEngine(Engine):
     def _guard(self, optimizer: torch.optim.Adam, *_: object) -> None:
         """Called before the optimizer's step, when this rank's part of the gradient is complete."""
         (group,) = optimizer.param_groups
-        own = norm_of([part.grad for part in group["params"]])
-        # In fp64, as the square of a finite norm may not be finite in fp32.
-        norm = self.world.total(own.to(self.device).double().square()).sqrt()
-        self._norm = norm.float()
-        guard(optimizer, group["lr"], self._norm.to(own.device), self.config.clip_norm)
+        gradients = [part.grad for part in group["params"]]
+        self._norm = norm_over(dist.group.WORLD, gradients, self.device)
+        guard(optimizer, group["lr"], self._norm.to(gradients[0].device), self.config.clip_norm)
 
     def shards(self) -> Shards:
         return self._state["parameters"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from trainer.engines.engine import MOMENTS
 from trainer.engines.layout import FLOAT32, Layout, Passing
 from trainer.plans.activations import Activations
-from trainer.plans.weights import Weights
+from trainer.plans.weights import Weights, elements
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def memories(layout: Layout, weights: Weights, held: Activations, averages: int)
         "gradients": layout.gradient_bytes * layout.gradients.count(weights.shapes),
     }
     network = {
-        "copies": layout.computing_bytes * layout.copies.count(weights.shapes) if layout.copies else 0,
+        "copies": copies(layout, weights),
         "passing": passing(layout, weights, held),
         "activations": held.peak,
         "buffers": FLOAT32 * min(layout.bucket, weights.count) + layout.stage_buffer_bytes * weights.largest_stage,
@@ -61,10 +61,20 @@ def memories(layout: Layout, weights: Weights, held: Activations, averages: int)
     return Memories(Memory(**network, **state), Memory())
 
 
+def copies(layout: Layout, weights: Weights) -> int:
+    """Bytes of the weights that a rank keeps to run the network on."""
+    if layout.copies is None:
+        return 0
+    kept = layout.copies.padded(weights.small(layout.keep_whole)) if layout.keep_whole else 0
+    return layout.computing_bytes * (layout.copies.count(weights.shapes) + kept)
+
+
 def passing(layout: Layout, weights: Weights, held: Activations) -> int:
     """Bytes of the weights that a rank holds for a while."""
     if layout.passing is Passing.casts:
         return held.casts
     if layout.passing is Passing.stages:
         return layout.computing_bytes * weights.passing
-    return layout.computing_bytes * weights.count if layout.passing is Passing.everything else 0
+    if layout.passing is Passing.everything:
+        return layout.computing_bytes * (weights.count - elements(weights.small(layout.keep_whole)))
+    return 0

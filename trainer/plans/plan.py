@@ -56,7 +56,9 @@ def planned(run: Run, cluster: Cluster, shards: Sequence[int], steps: int, held:
     held: the activations, where they are known. Raises ValueError for what the engine would refuse.
     """
     ranks, accumulation, averages = cluster.ranks, run.engine.accumulation, len(run.ema.half_lives)
-    layout, weights = run.engine.layout(ranks), Weights.of(on_meta(run.build_network))
+    network = on_meta(run.build_network)
+    run.engine.check(network, ranks)
+    layout, weights = run.engine.layout(ranks), Weights.of(network)
     batch, note = batch_of(run, ranks)
     micro_batch = batch // ranks // accumulation
     held = held or held_by(run, micro_batch, cluster.device)

@@ -71,6 +71,7 @@ def checkpoint(plan: Plan) -> Iterator[str]:
     yield (
         f"checkpoint: {saved.files} files, {readable(saved.total)} in all, {readable(saved.fullest)} the largest"
     )
+    yield f"  its manifest lists {saved.chunks:,} chunks in about {readable(saved.manifest)}"
 
 
 def reading(plan: Plan) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from trainer.engines.layout import Collective, Layout
@@ -30,7 +31,8 @@ def traffic(layout: Layout, weights: Weights, accumulation: int) -> list[Sent]:
 
 def sent(collective: Collective, weights: Weights, accumulation: int) -> Sent:
     """Of one step."""
-    shapes = weights.in_stages if collective.stages_only else weights.shapes
+    among = weights.in_stages if collective.stages_only else weights.shapes
+    shapes = [shape for shape in among if math.prod(shape) in collective.sizes]
     elements = collective.cut.count(shapes) if collective.of_place else collective.cut.padded(shapes)
     carried = collective.bytes_each * elements
     times = accumulation if collective.each_micro_batch else 1

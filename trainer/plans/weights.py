@@ -36,6 +36,10 @@ class Weights:
         """Of all elements."""
         return elements(self.shapes)
 
+    def small(self, most: int) -> tuple[Shape, ...]:
+        """Of the parameters that have at most so many elements."""
+        return tuple(shape for shape in self.shapes if math.prod(shape) <= most)
+
     @property
     def in_stages(self) -> tuple[Shape, ...]:
         """Of the parameters of all stages."""

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from models.objectives import SimpleLoss
 from tests.trainer import tiny
 from tests.trainer.engines import parity
 from tests.trainer.ranks import on_ranks
@@ -20,6 +21,7 @@ from trainer.engines.ddp import DdpConfig
 from trainer.engines.engine import EngineConfig, Precision
 from trainer.engines.fsdp import FsdpConfig
 from trainer.engines.local import LocalConfig
+from trainer.loop import train_step
 
 FLAT = tiny.network(multipliers=(1,))
 
@@ -64,12 +66,37 @@ def courses(world: World) -> dict[str, Any]:
         return {kind.__name__: parity.course(world, kind(Precision.fp32, **how), FLAT, steps=2) for kind in kinds}
 
 
+def losses_with_dropout(world: World) -> tuple[list[list[torch.Tensor]], int, int]:
+    """Of three steps, eager and compiled; the network's stages, and the programs that were made of them."""
+    found, programs = [], []
+
+    def kept(graph: torch.fx.GraphModule, _: list[torch.Tensor]) -> Callable[..., Any]:
+        programs.append(graph)
+        return graph.forward
+
+    with backend(kept):
+        for compiled in (False, True):
+            engine = tiny.engine(tiny.network(dropout=0.5, multipliers=(1,)), compile=compiled)
+            diffusion = tiny.diffusion(engine)
+            steps = [
+                train_step(engine, diffusion, SimpleLoss(), tiny.batch(number), 1e-3, 1) for number in range(3)
+            ]
+            found.append([report.terms.loss for report in steps])
+    return found, len(list(engine.network.stages())), len(programs)
+
+
 # In processes of their own: the shapes that are checked in this one are not for the compiler to read.
 
 
 def test_every_stage_is_a_program_however_many_there_are():
     ((stages, programs, shared),) = on_ranks(1, programs_of_stages)
     assert shared < stages == programs
+
+
+def test_dropout_is_compiled_once_and_drops_the_same_in_every_step():
+    (((eager, compiled), stages, programs),) = on_ranks(1, losses_with_dropout)
+    np.testing.assert_allclose(compiled, eager, rtol=1e-5)
+    assert programs == stages
 
 
 @pytest.mark.slow

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_module
+from torch import nn
 
 from configs.runs import to_value
 from configs.schema import register
 from data_pipeline.order import Order, positions_of_rank
 from tests.trainer import tiny
+from trainer.checkpoints.manifest import Manifest, Saved
+from trainer.checkpoints.tensor_file import Chunk
+from trainer.distributed import World
 from trainer.engines import layout
 from trainer.engines.layout import Layout, Passing
 from trainer.engines.local import LocalConfig
@@ -50,6 +55,12 @@ CASES = {
         10,
         {"gradients": 40, "copies": 20, "passing": 2 * 38, "buffers": 20},
     ),
+    # The parameter of 6 elements is whole beside its parts, padded to 4 x 2, and never in passing.
+    "zero3, some kept whole": (
+        layout.elements(4, 2, 4, False, 5, Passing.everything, keep_whole=6),
+        10,
+        {"gradients": 40, "copies": 20 + 2 * 8, "passing": 2 * 32, "buffers": 20},
+    ),
 }
 
 
@@ -79,6 +90,29 @@ def test_a_checkpoint_holds_everything_once(name):
     assert (found.files, found.total) == (chosen.ranks + 1, 4 * 6 * 38)
     replicas = {"ddp": 4, "fsdp in 2 replicas": 2}.get(name, 1)
     assert found.fullest == 4 * 6 * -(-owned // replicas)
+    # Of 3 parameters, those that are cut: 3 of 3 rows, 4 of 4 and 20 of 20, in as many places as hold any of them.
+    pieces = {"local": 3, "ddp": 3, "fsdp, kept gathered": 6, "zero1": 5, "zero2": 5}
+    assert found.chunks == 6 * pieces.get(name, 3 + 4 + 4) + 1
+
+
+def test_the_manifest_is_about_as_long_as_one_that_lists_as_many_chunks():
+    saved_as = {
+        f"parameter.{number}": Saved(
+            (640, 10),
+            tuple(
+                Chunk(rank * 100, 100, f"rank-{rank:05}.safetensors", 10**8 + rank, ("0" * 32,))
+                for rank in range(64)
+            ),
+        )
+        for number in range(20)
+    }
+    files = {f"rank-{rank:05}.safetensors": {"bytes": 10**9, "header": "0" * 32} for rank in range(64)}
+    manifest = Manifest(Path(), 0, 0, "", files, {"parameters": saved_as}, {})
+    planned_as = saved(
+        layout.elements(64, 2, 4, False, 5, Passing.everything), Weights(((640, 10),) * 20, (), ()), -2
+    )
+    assert planned_as.chunks == 20 * 64 + 1
+    assert planned_as.manifest == pytest.approx(len(manifest.text()), rel=0.1)
 
 
 def test_weights_are_grouped_by_stage():
@@ -96,6 +130,9 @@ class Sharded(LocalConfig):
     """A stand-in: any engine that shards."""
 
     planned: Layout = field(default_factory=lambda: layout.rows(4, 1, 2))
+
+    def check(self, network: nn.Module, ranks: int) -> None:
+        """Trains anything."""
 
     def layout(self, ranks: int) -> Layout:
         return self.planned
@@ -158,9 +195,33 @@ def test_a_batch_that_the_ranks_do_not_divide_is_refused_as_training_would():
         batch_of(of(64, accumulation=3), ranks=4)
 
 
-def test_one_process_is_no_cluster():
-    with pytest.raises(ValueError, match="engine=local trains in one process, and 2 were started"):
-        planned(composed("experiment=ddpm_digits"), Cluster(ranks=2), [100], steps=1)
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        (["experiment=ddpm_digits"], "engine=local trains in one process, and 2 were started"),
+        (
+            ["experiment=ddpm_digits", "engine=fsdp", "engine.replicas=3"],
+            r"engine\.replicas must divide .* 2, got 3",
+        ),
+        (["experiment=dpm_swiss_roll", "engine=fsdp"], "engine=fsdp has only a part of them"),
+        (["experiment=dpm_swiss_roll", "engine=zero1", "engine.precision=bf16"], r"needs engine\.precision=fp32"),
+        (["experiment=dpm_swiss_roll", "engine=zero3"], "engine=zero3 has no rank hold it"),
+    ],
+)
+def test_what_the_engine_would_refuse_is_not_planned(chosen, message):
+    run = composed(*chosen)
+    for refused in (
+        lambda: planned(run, Cluster(ranks=2), [100], steps=1),
+        lambda: run.engine.build(run.build_network, run.optimizer, 0, World(0, 2)),
+    ):
+        with pytest.raises(ValueError, match=message):
+            refused()
+
+
+def test_a_single_rank_of_fsdp_and_zero_in_fp32_learn_a_schedule():
+    for ranks, engine in ((1, "fsdp"), (2, "zero2")):
+        run = composed("experiment=dpm_swiss_roll", f"engine={engine}", "engine.precision=fp32")
+        assert planned(run, Cluster(ranks=ranks), [], steps=1).cluster.ranks == ranks
 
 
 @pytest.mark.parametrize("field", ["ranks", "ranks_per_node", "samples", "samples_per_shard", "steps"])
