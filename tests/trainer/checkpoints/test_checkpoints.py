@@ -14,13 +14,13 @@ import torch
 from safetensors.torch import load_file
 
 from tests.trainer import tiny
+from tests.trainer.checkpoints.cuts import begin
 from tests.trainer.checkpoints.cuts import saved as save
 from trainer.checkpoints.average import load_average
 from trainer.checkpoints.checkpoints import Checkpoints
 from trainer.checkpoints.contents import everything_in
 from trainer.checkpoints.manifest import Manifest, checksum
 from trainer.checkpoints.verification import faults
-from trainer.checkpoints.warm_start import WarmStart
 
 FILE = "rank-00000.safetensors"
 
@@ -257,10 +257,10 @@ def test_a_planted_pickle_does_not_run(checkpoints, tmp_path):
         with pytest.raises(ValueError, match=name):
             load_average(directory, 100.0, tiny.weights(tiny.engine()))
         with pytest.raises(ValueError, match=name):
-            WarmStart(str(directory)).begin(tiny.state())
+            begin(tiny.state(), directory)
     (tmp_path / "weights.safetensors").write_bytes(malicious(ran))
     with pytest.raises(ValueError, match="weights"):
-        WarmStart(str(tmp_path / "weights.safetensors")).begin(tiny.state())
+        begin(tiny.state(), tmp_path / "weights.safetensors")
     assert not ran.exists()
 
 
@@ -325,7 +325,6 @@ import resource, signal, sys
 from pathlib import Path
 from tests.trainer import tiny
 from tests.trainer.checkpoints.cuts import saved
-from tests.trainer.checkpoints.cuts import saved as save
 from trainer.checkpoints.checkpoints import Checkpoints
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that a write beyond the limit fails, as on a full disk

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from tests.trainer.checkpoints import cuts
+from tests.trainer.checkpoints.cuts import begin
 from trainer.checkpoints.checkpoints import Checkpoints
 from trainer.checkpoints.warm_start import WarmStart
 
@@ -25,7 +26,7 @@ def source(tmp_path):
 def test_each_rank_gets_its_part_of_the_weights_and_nothing_else_changes(source, path, kind):
     for rank in range(3):
         begun, untouched = (cuts.state(kind, rank, 3, seed=2) for _ in range(2))
-        WarmStart(str(source / path)).begin(begun)
+        begin(begun, source / path)
         for name, shard in begun.engine.shards().items():
             expected = cuts.whole("ema-100.0", name, 1).flatten()[shard.start : shard.stop]
             assert torch.equal(shard.tensor, expected)
@@ -39,7 +40,7 @@ def test_each_rank_gets_its_part_of_the_weights_and_nothing_else_changes(source,
 
 def test_another_average_is_chosen_by_its_half_life(source):
     begun = cuts.state("rows", 0, 1, seed=2)
-    WarmStart(str(source / "source"), half_life=5000.0).begin(begun)
+    begin(begun, source / "source", 5000.0)
     assert torch.equal(begun.engine.shards()["scale"].whole, cuts.whole("ema-5000.0", "scale", 1))
 
 
@@ -74,6 +75,6 @@ def test_what_cannot_be_begun_with_is_refused_before_anything_is_overwritten(sou
     save_file({"in.weight": weights["in.weight"]}, source / "fewer.safetensors")
     state = cuts.state("rows", 0, 1, seed=2)
     with pytest.raises(ValueError, match=said) as refused:
-        WarmStart(str(source / path), half_life).begin(state)
+        begin(state, source / path, half_life)
     assert f"warm_start.path={source / path}: " in str(refused.value)
     assert cuts.wrong(state, seed=2) == []
