@@ -59,6 +59,7 @@ def test_a_checkpoint_of_its_own_comes_first(source, tmp_path):
     [
         ("nowhere", 0, r"nowhere: it is no run directory, no checkpoint and no \.safetensors file"),
         ("source", 7, "no average with the half-life 7; it holds 100, 5000"),
+        ("weights.safetensors", 100, "one set of weights, none of which warm_start.half_life=100 could choose"),
         ("empty", 0, "holds no checkpoint"),
         ("text", 0, "is no whole safetensors file"),
         ("half.safetensors", 0, r"is no whole safetensors file of float32: a tensor is of the type F16"),
@@ -77,4 +78,22 @@ def test_what_cannot_be_begun_with_is_refused_before_anything_is_overwritten(sou
     with pytest.raises(ValueError, match=said) as refused:
         begin(state, source / path, half_life)
     assert f"warm_start.path={source / path}: " in str(refused.value)
+    assert cuts.wrong(state, seed=2) == []
+
+
+def test_weights_that_are_not_finite_are_refused_by_name(source):
+    weights = {name: cuts.whole("parameters", name, 1) for name in cuts.SHAPES}
+    save_file({**weights, "scale": torch.tensor(float("nan"))}, source / "nan.safetensors")
+    with pytest.raises(ValueError, match=r"nan\.safetensors: the weights of 'scale' are not all finite"):
+        begin(cuts.state("rows", 0, 1, seed=2), source / "nan.safetensors")
+
+
+@pytest.mark.parametrize("path", ["source", "weights.safetensors"])
+def test_another_source_than_was_found_is_refused(source, path):
+    warm_start, state = WarmStart(str(source / path)), cuts.state("rows", 0, 1, seed=2)
+    found = warm_start.find()
+    file = found.path / "manifest.json" if found.path.is_dir() else found.path
+    file.write_bytes(file.read_bytes() + b" ")
+    with pytest.raises(ValueError, match=r"is not, or no longer, what the first rank found there"):
+        warm_start.begin(state, found)
     assert cuts.wrong(state, seed=2) == []
