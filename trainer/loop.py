@@ -44,8 +44,7 @@ def train(run: Run, world: World, asked_to_leave: Callable[[], bool]) -> Outcome
     checkpoints = Checkpoints(run.checkpoints(), run.run.keep, world, run.run.patience)
     state = checkpoints.restore(TrainState(engine, ema, data.fingerprint), run.warm_start)
     if state.images >= run.run.images:
-        if world.is_main:
-            checkpoints.tell()
+        checkpoints.tell()
         return Outcome.FINISHED
     probes, save_every = [SampleGrid(run, world)], Every(run.run.save_every)
     with (

@@ -32,12 +32,13 @@ log = logging.getLogger(__name__)
 class Checkpoints(Listing):
     """The checkpoints of a run. Every rank of `world` calls every method that saves or restores alike.
 
-    patience: the seconds that a rank waits for what another one writes.
+    patience: the seconds that a rank waits for what another one writes. note: is told of every save; without one
+    the first rank logs it.
     """
 
     world: World = field(default_factory=World)
     patience: float = 600.0
-    note: Callable[[str], None] = log.info
+    note: Callable[[str], None] | None = None
     _claim: Claim | None = None
     _config: str = ""
     _saver: Saver | None = None
@@ -160,7 +161,10 @@ class Checkpoints(Listing):
             self._settle()
         lines, self._lines = self._lines, []
         for line in lines:
-            self.note(line)
+            if self.note is not None:
+                self.note(line)
+            elif self.world.is_main:
+                log.info(line)
 
     @contextmanager
     def telling(self, note: Callable[[str], None]) -> Iterator[None]:

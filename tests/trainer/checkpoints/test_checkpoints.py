@@ -309,7 +309,7 @@ def test_what_stands_still_and_what_is_whole_is_told(checkpoints):
     assert "training stood still for 0." in lines[0]
 
 
-def test_another_version_of_torch_is_told(checkpoints, monkeypatch):
+def test_another_version_of_torch_is_told(checkpoints, monkeypatch, caplog):
     save(checkpoints, tiny.state())
     lines: list[str] = []
     monkeypatch.setattr("trainer.checkpoints.checkpoints.versions", lambda: {"torch": "9.9"})
@@ -317,7 +317,13 @@ def test_another_version_of_torch_is_told(checkpoints, monkeypatch):
     resumed.restore(tiny.state(seed=1))
     with resumed.telling(lines.append):
         pass
-    assert lines == [f"{checkpoints.latest()} was saved with torch {version('torch')}; this is 9.9"]
+    said = f"{checkpoints.latest()} was saved with torch {version('torch')}; this is 9.9"
+    assert lines == [said]
+    finished = Checkpoints(checkpoints.directory)  # of a run with nothing left to train, which nobody notes
+    finished.restore(tiny.state(seed=1))
+    with caplog.at_level("INFO", "trainer.checkpoints"):
+        finished.tell()
+    assert said in caplog.messages
 
 
 A_FULL_DISK = """
