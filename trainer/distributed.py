@@ -101,7 +101,7 @@ class World:
         except BaseException as error:
             # To part in order would mean to wait, for up to the patience, for ranks that wait for this one.
             atexit.register(exit_at_once)
-            if is_broken_exchange(error):
+            if is_broken_exchange(error) and not isinstance(error, LostRank):
                 raise LostRank(f"rank {self.rank} of {self.size} lost the others: {error}") from error
             raise
         dist.destroy_process_group()
@@ -199,7 +199,8 @@ class LostRank(OSError):
 
 def is_broken_exchange(error: BaseException | None) -> bool:
     """Whether it says that an exchange failed: NCCL and the store have a type for that, gloo only its words."""
-    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "/gloo/" in str(error))
+    told = isinstance(error, RuntimeError) and "/gloo/" in str(error)
+    return told or isinstance(error, (dist.DistError, LostRank))
 
 
 def exit_at_once() -> None:

@@ -44,6 +44,7 @@ def train(run: Run, world: World, asked_to_leave: Interruption) -> Outcome:
     with Watch(run, world) as watch:
         data, checkpoints, state = prepared(run, world)
         if state.images >= run.run.images:
+            checkpoints.tell()
             return Outcome.FINISHED
         watch.begin(state.images)
         engine, diffusion = state.engine, run.diffusion(state.engine)

@@ -59,6 +59,7 @@ def test_a_signal_to_one_rank_lets_all_leave_after_the_same_step(digits, tmp_pat
     [
         ("raise:0:3", "error: the disk of rank 0 is full", "rank 1 lost the others .*rank 0 ended with OSError"),
         ("die:1:3", "Signal 9", "rank 0 lost the others .*Last heard of: rank 1"),
+        ("save:1:5", "Signal 9", "rank 0 lost the others .*could not save .*000000000320.*Last heard of: rank 1"),
     ],
 )
 def test_what_fails_on_one_rank_ends_all_at_once(digits, tmp_path, fault, own, others):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from trainer.checkpoints.average import ema_kind
 from trainer.distributed import World
@@ -14,24 +12,27 @@ from trainer.versions import versions
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a run stands as it is saved, and what it was made with."""
+class Standing:
+    """Where a run stands as it is saved."""
 
     images: int
     cursor: int
     data: str
-    about: Mapping[str, object]
 
     @classmethod
-    def of(cls, state: TrainState, world: World, config: Path) -> Place:
-        """Now. config: the run's config.yaml, if it has one."""
-        about: dict[str, object] = {
-            "engine": state.engine.config.name,
-            "ranks": world.size,
-            "versions": versions(),
-            "config": config.read_text() if config.exists() else "",
-        }
-        return cls(state.images, state.cursor, state.data, about)
+    def of(cls, state: TrainState) -> Standing:
+        """Now."""
+        return cls(state.images, state.cursor, state.data)
+
+
+def about(state: TrainState, world: World, config: str) -> dict[str, object]:
+    """What a checkpoint tells of what it was made with. config: the text of the run's config.yaml."""
+    return {
+        "engine": state.engine.config.name,
+        "ranks": world.size,
+        "versions": versions(),
+        "config": config,
+    }
 
 
 def kinds_of(state: TrainState) -> dict[str, Shards]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 PARTIAL = ".partial"
 
@@ -46,27 +48,35 @@ class Listing:
         """Where the checkpoint after so many images lies, or would."""
         return self.directory / f"{images:012d}"
 
-    def begin(self, images: int) -> None:
+    def partial(self, images: int, token: str) -> Path:
+        """The name of a checkpoint that is not yet whole. token: of the launch that writes it."""
+        return self.directory / f"{images:012d}.{token}{PARTIAL}"
+
+    def begin(self, partial: Path) -> None:
         """Makes an empty directory to write a checkpoint into, not yet under its name."""
-        shutil.rmtree(self.partial(images), ignore_errors=True)
-        self.partial(images).mkdir(parents=True)
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
 
-    def partial(self, images: int) -> Path:
-        """The name of a checkpoint that is not yet whole."""
-        return self.named(images).with_suffix(PARTIAL)
-
-    def commit(self, images: int) -> None:
-        """The checkpoint is whole, and gets its name. Then the oldest go."""
-        sync(self.partial(images))
-        self.partial(images).rename(self.named(images))
+    def commit(self, partial: Path, images: int) -> None:
+        """The checkpoint is whole, and gets its name."""
+        sync(partial)
+        partial.rename(self.named(images))
         sync(self.directory)
+
+    def retire(self) -> None:
+        """The oldest go, as far as they are more than are kept."""
         for old in self.all()[: -self.keep] if self.keep else []:
-            shutil.rmtree(old.rename(old.with_suffix(PARTIAL)))  # never half a checkpoint under a whole one's name
+            self._remove(old)
 
     def clear(self) -> None:
-        """Takes away what a dying process left behind. No other process may be writing."""
+        """Takes away what is not whole, whoever left it behind or still writes it."""
         for torn in self.directory.glob(f"*{PARTIAL}"):
-            shutil.rmtree(torn)
+            with suppress(FileNotFoundError):  # whoever writes it may take it away as well
+                self._remove(torn)
+
+    def _remove(self, path: Path) -> None:
+        """By way of a new name: never half a checkpoint under a whole one's, nor one that is still committed."""
+        shutil.rmtree(path.rename(self.directory / f"{path.name.partition('.')[0]}.{uuid4().hex[:8]}{PARTIAL}"))
 
 
 def sync(path: Path) -> None:

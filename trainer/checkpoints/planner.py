@@ -73,7 +73,7 @@ class ShardLoadPlanner(LoadPlanner):
             [
                 item
                 for key, shard in wanted.items()
-                for item in create_read_items_for_chunk_list(key, self.saved[key], [place(shard)])
+                for item in create_read_items_for_chunk_list(key, self.saved[key], [span(shard)])
             ]
         )
 
@@ -95,12 +95,12 @@ class ShardLoadPlanner(LoadPlanner):
         raise AssertionError("a checkpoint holds tensors only")
 
 
-def place(shard: Shard) -> ChunkStorageMetadata:
+def span(shard: Shard) -> ChunkStorageMetadata:
     """Where a shard lies in its flat tensor."""
     return ChunkStorageMetadata(torch.Size([shard.start]), torch.Size([shard.tensor.numel()]))
 
 
 def write_item(key: str, shard: Shard) -> WriteItem:
     """A shard as DCP plans it."""
-    data = TensorWriteData(place(shard), TensorProperties(torch.float32), torch.Size([math.prod(shard.shape)]))
+    data = TensorWriteData(span(shard), TensorProperties(torch.float32), torch.Size([math.prod(shard.shape)]))
     return WriteItem(MetadataIndex(key, [shard.start]), WriteItemType.SHARD, tensor_data=data)

@@ -14,7 +14,8 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint import CheckpointException
 
-from trainer.checkpoints.contents import Place, everything_in
+from trainer.checkpoints.claim import Claim, Superseded
+from trainer.checkpoints.contents import Standing, everything_in
 from trainer.checkpoints.division import division
 from trainer.checkpoints.listing import Listing, sync
 from trainer.checkpoints.manifest import Manifest, Saved
@@ -22,7 +23,7 @@ from trainer.checkpoints.planner import ShardSavePlanner
 from trainer.checkpoints.snapshot import Snapshot
 from trainer.checkpoints.storage import Writer
 from trainer.checkpoints.tensor_file import BYTES, Chunk
-from trainer.distributed import World
+from trainer.distributed import LostRank, World, is_broken_exchange
 from trainer.state import TrainState
 
 
@@ -30,10 +31,19 @@ class Saver:
     """Saves one state, again and again. Every rank makes one and calls it alike.
 
     The copy's memory, the division of the work and the group that the threads talk in are made once.
+    claim: of this launch. about: as in Manifest.
     """
 
-    def __init__(self, listing: Listing, state: TrainState, world: World, patience: float) -> None:
-        self.listing, self.state, self.world = listing, state, world
+    def __init__(
+        self,
+        listing: Listing,
+        claim: Claim,
+        about: Mapping[str, object],
+        state: TrainState,
+        world: World,
+        patience: float,
+    ) -> None:
+        self.listing, self.claim, self.about, self.state, self.world = listing, claim, about, state, world
         everything = everything_in(state)
         self.shapes = {key: shard.shape for key, shard in everything.items()}
         mine = [key for key, rank in division(world, everything).items() if rank == world.rank]
@@ -46,18 +56,19 @@ class Saver:
 
     def __call__(self) -> Future[str]:
         """Copies the state as it is now and begins to write it. The result says what was saved."""
-        place = Place.of(self.state, self.world, self.listing.directory.parent / "config.yaml")
+        standing = Standing.of(self.state)
         self.snapshot.take()
-        return self.thread.submit(self.write, place)
+        return self.thread.submit(self.write, standing)
 
-    def write(self, place: Place) -> str:
-        """Writes the copy, together with the other ranks' threads."""
-        start, target = time.monotonic(), self.listing.named(place.images)
+    def write(self, standing: Standing) -> str:
+        """Writes the copy, together with the other ranks' threads. Whatever goes wrong is raised as OSError."""
+        start, target = time.monotonic(), self.listing.named(standing.images)
+        partial = self.listing.partial(standing.images, self.claim.token)
         writer = Writer(
-            self.listing.partial(place.images),
+            partial,
             self.world.rank,
-            begin=lambda: self.listing.begin(place.images),
-            commit=lambda chunks, files: self.commit(place, chunks, files),
+            begin=lambda: self.begin(partial),
+            commit=lambda chunks, files: self.commit(partial, standing, chunks, files),
         )
         try:
             dcp.save(
@@ -69,35 +80,57 @@ class Saver:
             )
         except CheckpointException as error:
             if self.world.is_main:
-                shutil.rmtree(self.listing.partial(place.images), ignore_errors=True)
+                shutil.rmtree(partial, ignore_errors=True)
             raise self.failure(target, error) from error
-        except RuntimeError as error:  # of the group: a rank is gone, or too late
-            raise OSError(f"could not save checkpoint {target}: the ranks lost each other: {error}") from error
+        except RuntimeError as error:
+            kind = LostRank if is_broken_exchange(error) else OSError
+            raise kind(f"could not save checkpoint {target}: {error}") from error
         megabytes = sum(map(math.prod, self.shapes.values())) * BYTES / 1e6
-        return f"saved {target}: {megabytes:.1f} MB in {time.monotonic() - start:.2f} s"
+        return f"saved {target}: {megabytes:.1f} MB in {time.monotonic() - start:.2f} s{self.retire()}"
 
-    def commit(self, place: Place, chunks: Mapping[str, list[Chunk]], files: Mapping[str, object]) -> None:
+    def begin(self, partial: Path) -> None:
+        """On one rank, before any writes."""
+        self.claim.check()
+        self.listing.begin(partial)
+
+    def commit(
+        self,
+        partial: Path,
+        standing: Standing,
+        chunks: Mapping[str, list[Chunk]],
+        files: Mapping[str, object],
+    ) -> None:
         """On one rank, when all have written: writes the manifest and gives the checkpoint its name."""
         kinds: dict[str, dict[str, Saved]] = {}
         for key, shape in self.shapes.items():
             kind, _, name = key.partition("/")
             in_order = sorted(chunks.get(key, []), key=lambda chunk: chunk.start)
             kinds.setdefault(kind, {})[name] = Saved(tuple(shape), tuple(in_order))
-        partial = self.listing.partial(place.images)
-        manifest = Manifest(partial, place.images, place.cursor, place.data, files, kinds, place.about)
+        manifest = Manifest(partial, standing.images, standing.cursor, standing.data, files, kinds, self.about)
         manifest.check()
         manifest.path.write_text(manifest.text())
         sync(manifest.path)
-        self.listing.commit(place.images)
+        self.claim.check()
+        self.listing.commit(partial, standing.images)
 
-    def failure(self, target: Path, error: CheckpointException) -> BaseException:
+    def retire(self) -> str:
+        """On one rank takes away the oldest checkpoints. The new one is whole, so what goes wrong is only told."""
+        try:
+            if self.world.is_main:
+                self.listing.retire()
+        except OSError as error:
+            return f"; an old checkpoint could not be removed, the next start tries again: {error}"
+        return ""
+
+    def failure(self, target: Path, error: CheckpointException) -> OSError:
         """What every rank raises for what one of them met."""
         rank, (cause, _) = min(error.failures.items(), key=lambda failed: failed[0])
-        if not isinstance(cause, OSError):
-            return cause
-        stays = self.listing.all()[-1].name if self.listing.all() else "none"
         where = f"rank {rank}: " if self.world.size > 1 else ""
-        return OSError(f"could not save checkpoint {target}: {where}{cause}; the latest stays {stays}")
+        if isinstance(cause, Superseded):
+            return Superseded(f"could not save checkpoint {target}: {where}{cause}")
+        met = cause if isinstance(cause, OSError) else f"{type(cause).__name__}: {cause}"
+        stays = self.listing.all()[-1].name if self.listing.all() else "none"
+        return OSError(f"could not save checkpoint {target}: {where}{met}; the latest stays {stays}")
 
     def close(self) -> None:
         """Ends the thread, which has nothing left to do."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from trainer.checkpoints.checkpoints import Checkpoints
+from trainer.checkpoints.warm_start import WarmStart
 from trainer.ema import Ema
 from trainer.engines.engine import MOMENTS
 from trainer.engines.local import LocalConfig
@@ -98,3 +99,9 @@ def saved(checkpoints: Checkpoints, of: TrainState) -> Path:
     target = checkpoints.save(of)
     checkpoints.wait()
     return target
+
+
+def begin(state: TrainState, path: Path, half_life: float = 0.0) -> None:
+    """A warm start of one process."""
+    warm_start = WarmStart(str(path), half_life)
+    warm_start.begin(state, warm_start.find())

@@ -14,13 +14,13 @@ import torch
 from safetensors.torch import load_file
 
 from tests.trainer import tiny
+from tests.trainer.checkpoints.cuts import begin
 from tests.trainer.checkpoints.cuts import saved as save
 from trainer.checkpoints.average import load_average
 from trainer.checkpoints.checkpoints import Checkpoints
 from trainer.checkpoints.contents import everything_in
 from trainer.checkpoints.manifest import Manifest, checksum
 from trainer.checkpoints.verification import faults
-from trainer.checkpoints.warm_start import WarmStart
 
 FILE = "rank-00000.safetensors"
 
@@ -257,10 +257,10 @@ def test_a_planted_pickle_does_not_run(checkpoints, tmp_path):
         with pytest.raises(ValueError, match=name):
             load_average(directory, 100.0, tiny.weights(tiny.engine()))
         with pytest.raises(ValueError, match=name):
-            WarmStart(str(directory)).begin(tiny.state())
+            begin(tiny.state(), directory)
     (tmp_path / "weights.safetensors").write_bytes(malicious(ran))
     with pytest.raises(ValueError, match="weights"):
-        WarmStart(str(tmp_path / "weights.safetensors")).begin(tiny.state())
+        begin(tiny.state(), tmp_path / "weights.safetensors")
     assert not ran.exists()
 
 
@@ -309,7 +309,7 @@ def test_what_stands_still_and_what_is_whole_is_told(checkpoints):
     assert "training stood still for 0." in lines[0]
 
 
-def test_another_version_of_torch_is_told(checkpoints, monkeypatch):
+def test_another_version_of_torch_is_told(checkpoints, monkeypatch, caplog):
     save(checkpoints, tiny.state())
     lines: list[str] = []
     monkeypatch.setattr("trainer.checkpoints.checkpoints.versions", lambda: {"torch": "9.9"})
@@ -317,7 +317,13 @@ def test_another_version_of_torch_is_told(checkpoints, monkeypatch):
     resumed.restore(tiny.state(seed=1))
     with resumed.telling(lines.append):
         pass
-    assert lines == [f"{checkpoints.latest()} was saved with torch {version('torch')}; this is 9.9"]
+    said = f"{checkpoints.latest()} was saved with torch {version('torch')}; this is 9.9"
+    assert lines == [said]
+    finished = Checkpoints(checkpoints.directory)  # of a run with nothing left to train, which nobody notes
+    finished.restore(tiny.state(seed=1))
+    with caplog.at_level("INFO", "trainer.checkpoints"):
+        finished.tell()
+    assert said in caplog.messages
 
 
 A_FULL_DISK = """
@@ -325,7 +331,6 @@ import resource, signal, sys
 from pathlib import Path
 from tests.trainer import tiny
 from tests.trainer.checkpoints.cuts import saved
-from tests.trainer.checkpoints.cuts import saved as save
 from trainer.checkpoints.checkpoints import Checkpoints
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that a write beyond the limit fails, as on a full disk

@@ -10,12 +10,12 @@ import pytest
 from safetensors.torch import save_file
 
 from tests.trainer import tiny
+from tests.trainer.checkpoints.cuts import begin
 from trainer.checkpoints.average import identity, load_average
 from trainer.checkpoints.checkpoints import Checkpoints
 from trainer.checkpoints.contents import kinds_of
 from trainer.checkpoints.manifest import Manifest
 from trainer.checkpoints.verification import faults
-from trainer.checkpoints.warm_start import WarmStart
 
 KINDS = ["parameters", "exp_avg", "exp_avg_sq", "steps", "ema-100", "ema-5000"]
 
@@ -88,7 +88,7 @@ def test_an_altered_or_shortened_file_is_refused_by_name(old, kind):
 
 def test_which_average_was_its_first_is_not_known(saved, old):
     with pytest.raises(ValueError, match=r"give warm_start\.half_life, one of 100, 5000"):
-        WarmStart(str(old.parents[1])).begin(tiny.state(seed=1))
+        begin(tiny.state(seed=1), old.parents[1])
     begun = tiny.state(seed=1)
-    WarmStart(str(old.parents[1]), half_life=5000.0).begin(begun)
+    begin(begun, old.parents[1], 5000.0)
     assert tiny.same(tiny.weights(begun.engine), tiny.averages(saved, 5000.0))

@@ -7,13 +7,16 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.trainer.checkpoints import cuts
 from tests.trainer.ranks import on_ranks
 from trainer.checkpoints import storage
 from trainer.checkpoints.checkpoints import Checkpoints
+from trainer.checkpoints.claim import Superseded
 from trainer.checkpoints.contents import everything_in
 from trainer.checkpoints.manifest import Manifest
+from trainer.checkpoints.warm_start import Source, WarmStart
 from trainer.distributed import FailedElsewhere, World
 
 KINDS = ("replicated", "rows", "stretches")
@@ -100,7 +103,7 @@ def troubles(world: World, directory: Path) -> None:
     storage.write = full
     checkpoints.save(state)
     told = rf"could not save checkpoint .*000000000016: rank 1: .*rank-00001\.safetensors.*stays {first.name}"
-    raises(OSError, told, checkpoints.save, state)
+    raises(OSError, told, checkpoints.wait)
     storage.write = write
     world.everyones(None)  # the first rank has cleaned up
     assert [path.name for path in checkpoints.directory.iterdir()] == [first.name]
@@ -137,6 +140,7 @@ def while_training(world: World, directory: Path) -> list[str]:
             state.images = other.images
             for into, out_of in zip(everything_in(state).values(), everything_in(other).values(), strict=True):
                 into.tensor.copy_(out_of.tensor)
+    world.everyones(None)  # the first rank has taken away the oldest
     assert [int(path.name) for path in checkpoints.all()] == [24, 32]
     for seed in (3, 4):
         found = cuts.state("rows", world.rank, world.size, 9)
@@ -146,12 +150,48 @@ def while_training(world: World, directory: Path) -> list[str]:
     return lines
 
 
-def both(world: World, directory: Path) -> list[str]:
+class Moving(WarmStart):
+    """From a run that saves again as soon as the first rank has looked for its latest checkpoint."""
+
+    def find(self) -> Source:
+        found = super().find()
+        cuts.saved(Checkpoints(Path(self.path) / "checkpoints"), cuts.state("rows", 0, 1, seed=2))
+        return found
+
+
+def from_a_run_that_goes_on(world: World, directory: Path) -> None:
+    """Every rank begins with the weights that the first one found."""
+    source = directory / "source"
+    if world.is_main:
+        cuts.saved(Checkpoints(source / "checkpoints"), cuts.state("rows", 0, 1, seed=1))
+    begun = cuts.state("replicated", world.rank, world.size, seed=9)
+    Checkpoints(directory / "begun", world=world).restore(begun, Moving(str(source)))
+    for name, shard in begun.engine.shards().items():
+        assert torch.equal(shard.whole, cuts.whole("ema-100.0", name, 1)), name
+    assert [int(path.name) for path in Checkpoints(source / "checkpoints").all()] == [8, 16]
+
+
+def with_another_launch(world: World, directory: Path) -> None:
+    """Every rank of the earlier one is told, and nothing of it is committed."""
+    state = cuts.state("rows", world.rank, world.size, seed=1)
+    first, second = (Checkpoints(directory / "twice", world=world) for _ in range(2))
+    cuts.saved(first, first.restore(state))
+    second.restore(cuts.state("rows", world.rank, world.size, seed=9))
+    state.images += 8
+    first.save(state)
+    raises(Superseded, r"rank 0: process \d+ on .* writes the checkpoints of this run since", first.wait)
+    world.everyones(None)  # the first rank has cleaned up
+    assert [path.name for path in first.directory.iterdir()] == ["000000000008"]
+
+
+def all_of_it(world: World, directory: Path) -> list[str]:
     troubles(world, directory)
+    from_a_run_that_goes_on(world, directory)
+    with_another_launch(world, directory)
     return while_training(world, directory)
 
 
 def test_trouble_on_one_rank_is_every_ranks_and_training_does_not_disturb_a_save(tmp_path):
-    for lines in on_ranks(2, both, tmp_path):
+    for lines in on_ranks(2, all_of_it, tmp_path):
         assert [line.split()[0] for line in lines].count("saving") == 4
         assert [line.split()[0] for line in lines].count("saved") == 4

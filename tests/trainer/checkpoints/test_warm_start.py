@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from tests.trainer.checkpoints import cuts
+from tests.trainer.checkpoints.cuts import begin
 from trainer.checkpoints.checkpoints import Checkpoints
 from trainer.checkpoints.warm_start import WarmStart
 
@@ -25,7 +26,7 @@ def source(tmp_path):
 def test_each_rank_gets_its_part_of_the_weights_and_nothing_else_changes(source, path, kind):
     for rank in range(3):
         begun, untouched = (cuts.state(kind, rank, 3, seed=2) for _ in range(2))
-        WarmStart(str(source / path)).begin(begun)
+        begin(begun, source / path)
         for name, shard in begun.engine.shards().items():
             expected = cuts.whole("ema-100.0", name, 1).flatten()[shard.start : shard.stop]
             assert torch.equal(shard.tensor, expected)
@@ -39,7 +40,7 @@ def test_each_rank_gets_its_part_of_the_weights_and_nothing_else_changes(source,
 
 def test_another_average_is_chosen_by_its_half_life(source):
     begun = cuts.state("rows", 0, 1, seed=2)
-    WarmStart(str(source / "source"), half_life=5000.0).begin(begun)
+    begin(begun, source / "source", 5000.0)
     assert torch.equal(begun.engine.shards()["scale"].whole, cuts.whole("ema-5000.0", "scale", 1))
 
 
@@ -58,6 +59,7 @@ def test_a_checkpoint_of_its_own_comes_first(source, tmp_path):
     [
         ("nowhere", 0, r"nowhere: it is no run directory, no checkpoint and no \.safetensors file"),
         ("source", 7, "no average with the half-life 7; it holds 100, 5000"),
+        ("weights.safetensors", 100, "one set of weights, none of which warm_start.half_life=100 could choose"),
         ("empty", 0, "holds no checkpoint"),
         ("text", 0, "is no whole safetensors file"),
         ("half.safetensors", 0, r"is no whole safetensors file of float32: a tensor is of the type F16"),
@@ -74,6 +76,24 @@ def test_what_cannot_be_begun_with_is_refused_before_anything_is_overwritten(sou
     save_file({"in.weight": weights["in.weight"]}, source / "fewer.safetensors")
     state = cuts.state("rows", 0, 1, seed=2)
     with pytest.raises(ValueError, match=said) as refused:
-        WarmStart(str(source / path), half_life).begin(state)
+        begin(state, source / path, half_life)
     assert f"warm_start.path={source / path}: " in str(refused.value)
+    assert cuts.wrong(state, seed=2) == []
+
+
+def test_weights_that_are_not_finite_are_refused_by_name(source):
+    weights = {name: cuts.whole("parameters", name, 1) for name in cuts.SHAPES}
+    save_file({**weights, "scale": torch.tensor(float("nan"))}, source / "nan.safetensors")
+    with pytest.raises(ValueError, match=r"nan\.safetensors: the weights of 'scale' are not all finite"):
+        begin(cuts.state("rows", 0, 1, seed=2), source / "nan.safetensors")
+
+
+@pytest.mark.parametrize("path", ["source", "weights.safetensors"])
+def test_another_source_than_was_found_is_refused(source, path):
+    warm_start, state = WarmStart(str(source / path)), cuts.state("rows", 0, 1, seed=2)
+    found = warm_start.find()
+    file = found.path / "manifest.json" if found.path.is_dir() else found.path
+    file.write_bytes(file.read_bytes() + b" ")
+    with pytest.raises(ValueError, match=r"is not, or no longer, what the first rank found there"):
+        warm_start.begin(state, found)
     assert cuts.wrong(state, seed=2) == []
