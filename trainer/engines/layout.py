@@ -241,21 +241,11 @@ def elements(
     Parameters of at most `keep_whole` elements are gathered after the step instead.
     """
     cut, again = Elements(ranks), passing is not Passing.everything
-    large = Collective(
-        Operation.all_gather,
-        "weights, forward",
-        computing_bytes,
-        cut,
-        ranks,
-        each_micro_batch=True,
-        sizes=range(keep_whole + 1, ANY.stop),
-    )
-    small = replace(large, what="weights kept whole", each_micro_batch=False, sizes=range(keep_whole + 1))
-    gathered = [
-        large,
-        *([replace(large, what="weights, backward")] if again else []),
-        *([small] if keep_whole else []),
-    ]
+    small = Collective(Operation.all_gather, "weights kept whole", computing_bytes, cut, ranks)
+    small = replace(small, sizes=range(keep_whole + 1))
+    large = replace(small, what="weights, forward", sizes=range(keep_whole + 1, ANY.stop), each_micro_batch=True)
+    back = replace(large, what="weights, backward")
+    gathered = [large, *([back] if again else []), *([small] if keep_whole else [])]
     reduced = Collective(Operation.reduce_scatter, "gradients", sent_bytes, cut, ranks, each_micro_batch=True)
     return Layout(
         ranks,
