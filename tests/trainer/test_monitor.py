@@ -96,7 +96,7 @@ def test_rows_of_bad_steps_with_good_ones_between_are_borne(run):
 @pytest.mark.parametrize("accumulation", [1, 2])
 @pytest.mark.parametrize("clip_norm", [0.0, 1e-3])
 def test_no_step_waits_for_the_host_between_ticks(run, accumulation, clip_norm):
-    """Without dropout, whose numbers come from numpy where the device is a CPU, and from a kernel where it is not."""
+    """Without dropout, whose numbers a CPU draws on the host, and an accelerator by a kernel of its own."""
     engine = tiny.engine(tiny.network(), accumulation=accumulation, clip_norm=clip_norm)
     state = tiny.TrainState(engine, tiny.Ema(engine.shards(), [100.0, 1000.0]))
     batches, diffusion = [tiny.batch(number) for number in range(3)], tiny.diffusion(engine)
