@@ -73,7 +73,8 @@ class Watch:
         self.images, self.since, self.steps = images, time.monotonic(), self.steps + 1
 
     def __enter__(self) -> Watch:
-        self.directory.mkdir(parents=True, exist_ok=True)  # where NCCL, which makes no folder, may dump as well
+        if self.world.size > 1:  # NCCL, which makes no folder, may dump there as well
+            self.directory.mkdir(parents=True, exist_ok=True)
         self._post(self._note())
         self._thread.start()
         return self
@@ -121,6 +122,7 @@ class Watch:
             self._left.wait(2 * self.beat)  # until the others' notes say that they stand still as well
             stood += "".join(f"\n  {line}" for line in places(self._notes()))
             log.warning("%s\n  the stacks are in %s", stood, self.directory)
+        self.directory.mkdir(parents=True, exist_ok=True)
         name = f"rank-{rank:05d}"
         with (self.directory / f"{name}.txt").open("a") as file:
             file.write(f"{time.strftime('%F %T')}  {platform.node()}, process {os.getpid()}\n{stood}\n\n{stack}\n")
