@@ -33,7 +33,7 @@ train: setup
 	@echo "go on       $(RUN) -m launch.train experiment=ddpm_digits run.directory=$(RUN_DIRECTORY) data.shards=$(DATA)/train run.images=700_000"
 
 test: setup
-	$(RUN) -m pytest --numprocesses auto
+	$(RUN) -m pytest --numprocesses auto --dist worksteal
 
 lint: setup
 	$(RUN) -m ruff format --check .

@@ -1,12 +1,18 @@
-"""Opens the doors as a person would: in processes of their own."""
+"""Opens the doors as a person would: in processes of their own, each with its command line and its status."""
 
 from __future__ import annotations
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+import torch
+
+from tests.forked import context
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
@@ -57,10 +63,28 @@ def start_on_ranks(size: int, module: str, *arguments: str, **environment: str) 
 
 def opened(door: str, *arguments: str, status: int = 0) -> str:
     """What the door printed; it must end with `status`."""
-    process = start(door, *arguments)
-    output, errors = process.communicate(timeout=120)
-    assert process.returncode == status, f"{door} ended with {process.returncode}:\n{output}\n{errors}"
-    return output + errors
+    with NamedTemporaryFile(suffix=".out") as output, NamedTemporaryFile(suffix=".err") as errors:
+        process = context().Process(target=be_door, args=(door, arguments, ENVIRONMENT, output.name, errors.name))
+        process.start()
+        process.join(timeout=120)
+        process.kill()
+        process.join()
+        printed = Path(output.name).read_text(), Path(errors.name).read_text()
+    assert process.exitcode == status, f"{door} ended with {process.exitcode}:\n{printed[0]}\n{printed[1]}"
+    return "".join(printed)
+
+
+def be_door(door: str, arguments: tuple[str, ...], environment: dict[str, str], output: str, errors: str) -> None:
+    """What `python -m launch.NAME` is, in a process that has the interpreter and torch already."""
+    for number, path in ((1, output), (2, errors)):
+        with open(path, "ab") as file:  # at its end, wherever that is: children write to it too
+            os.dup2(file.fileno(), number)
+    os.chdir(ROOT)
+    os.environ.clear()
+    os.environ.update(environment)
+    torch.set_num_threads(1)
+    sys.argv = [f"launch/{door}.py", *arguments]
+    runpy.run_module(f"launch.{door}", run_name="__main__", alter_sys=True)
 
 
 def checkpoint_bytes(directory: Path) -> dict[str, bytes]:

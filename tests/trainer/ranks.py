@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import socket
 import sys
@@ -12,6 +11,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from tests.forked import context
 from trainer.distributed import World
 
 
@@ -37,14 +37,11 @@ def started(
     size: int, function: Callable[..., Any], *arguments: object, patience: float = 60.0
 ) -> tuple[list[BaseProcess], list[Connection]]:
     """The ranks, running, and the pipes by which each tells (whether it was fine, result or trace)."""
-    # Forked from a process that has imported all this and done nothing: a rank starts in milliseconds.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "deepspeed", "trainer.loop"])
-    port, pipes, processes = free_port(), [], []
+    forked, port, pipes, processes = context(), free_port(), [], []
     for rank in range(size):
-        ours, theirs = context.Pipe(duplex=False)
+        ours, theirs = forked.Pipe(duplex=False)
         settings = (World(rank, size, rank), port, patience)
-        process = context.Process(target=be_rank, args=(theirs, settings, function, arguments), daemon=True)
+        process = forked.Process(target=be_rank, args=(theirs, settings, function, arguments), daemon=True)
         process.start()
         theirs.close()
         pipes.append(ours)

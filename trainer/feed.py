@@ -1,0 +1,47 @@
+"""Feed: batches onto the device, each while the step before it is still at work there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from data_pipeline.batches import Batch
+
+
+class Feed:
+    """A function from a rank's batch in the host's memory to the same batch on its device.
+
+    Onto an accelerator bytes are copied by a stream of their own, out of pinned memory: the host runs ahead of the
+    device, so a copy that is asked for now runs beside the step that is under way, and the next step waits for it on
+    the device alone. No batch is taken before it is due, so an error in one is still raised at its own step.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._side = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    def __call__(self, batch: Batch) -> Batch:
+        """The batch, fit to be worked on by the device's present stream."""
+        if self._side is None:
+            return self._moved(batch)
+        with torch.cuda.stream(self._side):
+            moved = self._moved(batch)
+        present = torch.cuda.current_stream(self.device)
+        present.wait_stream(self._side)
+        for tensor in (moved.x, moved.condition, moved.index):
+            if tensor is not None:
+                tensor.record_stream(
+                    present
+                )  # its memory is the side's to give away, and not before the step is over
+        return moved
+
+    def _moved(self, batch: Batch) -> Batch:
+        condition = None if batch.condition is None else self._copy(batch.condition)
+        return replace(batch, x=self._copy(batch.x), condition=condition, index=self._copy(batch.index))
+
+    def _copy(self, tensor: Tensor) -> Tensor:
+        return tensor.to(
+            self.device, non_blocking=True
+        )  # from pageable memory the host waits, and all is as right
