@@ -11,6 +11,7 @@ from torch import Tensor
 from benchmarks.interleave import interleave, publish, ratio
 from benchmarks.training_step import ours
 from models.networks.dropout import Dropout
+from trainer.engines.engine import Precision
 
 
 def of_one_generator(layer: Dropout, x: Tensor) -> Tensor:
@@ -25,15 +26,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--turns", type=int, default=15)
+    parser.add_argument("--precision", choices=[one.name for one in Precision], default="bf16")
     options = parser.parse_args()
-    step = ours(options.batch)
+    step = ours(options.batch, Precision[options.precision])
 
     def with_generator() -> None:
         with mock.patch.object(Dropout, "forward", of_one_generator):
             step()
 
     seconds = interleave({"keyed": step, "generator": with_generator}, options.turns)
-    claim = f"training step with keyed dropout, batch {options.batch}"
+    claim = f"training step with keyed dropout, batch {options.batch}, {options.precision}"
     publish("dropout", [ratio(claim, "one generator", 0.97, seconds["generator"], seconds["keyed"])])
 
 

@@ -28,9 +28,9 @@ from trainer.loop import train_step
 from trainer.optimizers import OptimizerConfig
 
 
-def ours(batch: int) -> Callable[[], object]:
-    """Our step at the default precision."""
-    engine = LocalConfig(precision=Precision.bf16).build(
+def ours(batch: int, precision: Precision = Precision.bf16) -> Callable[[], object]:
+    """Our step, at the default precision unless another is asked for."""
+    engine = LocalConfig(precision=precision).build(
         lambda: UNetConfig().build(3, 32), OptimizerConfig(), 0, World()
     )
     diffusion, objective = Diffusion(GaussianProcess(), Epsilon(), engine), SimpleLoss()
