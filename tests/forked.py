@@ -1,4 +1,4 @@
-"""Processes forked from one that has imported what takes long and done nothing since: they start in milliseconds."""
+"""Processes forked from one that has imported what is slow to import and done nothing since: they start at once."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ class Feed:
     """A function from a rank's batch in the host's memory to the same batch on its device.
 
     Onto an accelerator bytes are copied by a stream of their own, out of pinned memory: the host runs ahead of the
-    device, so a copy that is asked for now runs beside the step that is under way, and the next step waits for it on
+    device, so a copy that is asked for now runs beside the step under way, and the next step waits for it on
     the device alone. No batch is taken before it is due, so an error in one is still raised at its own step.
     """
 

@@ -17,6 +17,7 @@ from trainer.checkpoints.checkpoints import Checkpoints
 from trainer.distributed import Agreement, World
 from trainer.ema import Ema
 from trainer.engines.engine import Engine
+from trainer.feed import Feed
 from trainer.interruption import Interruption
 from trainer.lap import Lap
 from trainer.monitor import Monitor
@@ -56,7 +57,7 @@ def train(run: Run, world: World, asked_to_leave: Interruption) -> Outcome:
             data.open(state.cursor, world.rank, world.size, engine.accumulation) as batches,
             checkpoints.telling(monitor.note),
         ):
-            for batch in batches:
+            for batch in map(Feed(engine.device), batches):
                 lr = run.optimizer.rate(state.images)
                 report = train_step(engine, diffusion, run.objective, batch, lr, run.run.seed)
                 state.advance(batch)
