@@ -1,4 +1,4 @@
-"""Processes forked from one that has imported what is slow to import and done nothing since: they start at once."""
+"""Processes forked from one that has imported what is slow to import and nothing else: they start at once."""
 
 from __future__ import annotations
 
