@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -88,9 +89,10 @@ class World:
             torch.cuda.set_device(self.device)
         where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         try:
-            dist.init_process_group(
-                self.backend, rank=self.rank, world_size=self.size, timeout=timedelta(seconds=patience)
-            )
+            with meeting(patience):
+                dist.init_process_group(
+                    self.backend, rank=self.rank, world_size=self.size, timeout=timedelta(seconds=patience)
+                )
         except dist.DistError as error:
             raise OSError(
                 f"rank {self.rank} of {self.size} could not meet the others at {where} within {patience:g} s "
@@ -201,6 +203,27 @@ def is_broken_exchange(error: BaseException | None) -> bool:
     """Whether it says that an exchange failed: NCCL and the store have a type for that, gloo only its words."""
     told = isinstance(error, RuntimeError) and "/gloo/" in str(error)
     return told or isinstance(error, (dist.DistError, LostRank))
+
+
+@contextmanager
+def meeting(patience: float) -> Iterator[None]:
+    """Around what connects ranks. Where it takes three times the patience it ends the process, with status 1.
+
+    gloo keeps to its time-out in every exchange, but not while it connects to a rank that has just died.
+    """
+    timer = threading.Timer(3 * patience, leave_meeting, (3 * patience,))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def leave_meeting(seconds: float) -> None:
+    """Says so and ends the process: the thread that connects cannot be reached."""
+    print(f"error: the ranks did not connect within {seconds:g} s; one may have died then", file=sys.stderr)
+    exit_at_once()
 
 
 def exit_at_once() -> None:

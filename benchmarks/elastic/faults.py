@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -52,6 +53,7 @@ def main() -> None:
                 pass
             compare(directory, home / place.slug)
             seen["runs"] += 1
+            print(f"{place}: {seen['kills']} kills in {seen['runs']} runs so far", file=sys.stderr)
     longest = seen.pop("longest wait")
     print(", ".join(f"{count} {what}" for what, count in seen.items()))
     print(f"the longest that a rank that was left took to end: {longest} s")

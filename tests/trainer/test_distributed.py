@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 import torch
 
-from tests.trainer.ranks import on_ranks
-from trainer.distributed import Agreement, FailedElsewhere, World
+from tests.trainer.ranks import on_ranks, started
+from trainer.distributed import Agreement, FailedElsewhere, World, meeting
 from trainer.versions import check_alike, versions
 
 
@@ -112,3 +113,20 @@ def test_versions_say_what_computes():
     assert found.keys() == {"python", "torch", "deepspeed", "quasistatic"}
     assert found["torch"].startswith("2.")
     assert found == versions()
+
+
+def connecting_for_ever(world: World) -> None:
+    with meeting(patience=0.1):
+        time.sleep(60)
+
+
+def test_ranks_that_never_connect_are_ended():
+    (process,), _ = started(1, connecting_for_ever)
+    process.join(20)
+    assert process.exitcode == 1
+
+
+def test_after_ranks_have_met_nothing_ends_them():
+    with meeting(patience=0.02):
+        pass
+    time.sleep(0.1)  # longer than it would have waited: still here

@@ -23,7 +23,7 @@ from trainer.checkpoints.planner import ShardSavePlanner
 from trainer.checkpoints.snapshot import Snapshot
 from trainer.checkpoints.storage import Writer
 from trainer.checkpoints.tensor_file import BYTES, Chunk
-from trainer.distributed import LostRank, World, is_broken_exchange
+from trainer.distributed import LostRank, World, is_broken_exchange, meeting
 from trainer.state import TrainState
 
 
@@ -49,9 +49,7 @@ class Saver:
         mine = [key for key, rank in division(world, everything).items() if rank == world.rank]
         self.snapshot = Snapshot({key: everything[key] for key in mine})
         # Its own group: what training says meanwhile in the other one does not come between.
-        self.group = (
-            dist.new_group(backend="gloo", timeout=timedelta(seconds=patience)) if world.size > 1 else None
-        )
+        self.group = own_group(patience) if world.size > 1 else None
         self.thread = ThreadPoolExecutor(1, "checkpoint")
 
     def __call__(self) -> Future[str]:
@@ -135,3 +133,9 @@ class Saver:
     def close(self) -> None:
         """Ends the thread, which has nothing left to do."""
         self.thread.shutdown()
+
+
+def own_group(patience: float) -> dist.ProcessGroup:
+    """One more group of all ranks, over gloo."""
+    with meeting(patience):
+        return dist.new_group(backend="gloo", timeout=timedelta(seconds=patience))

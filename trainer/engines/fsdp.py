@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from models.networks.scheduled import Scheduled
-from trainer.distributed import World
+from trainer.distributed import World, meeting
 from trainer.engines import layout
 from trainer.engines.engine import Engine, EngineConfig, Precision
 from trainer.engines.layout import Layout, Rows
@@ -166,7 +166,8 @@ def mesh_of(world: World, replicas: int) -> DeviceMesh:
 def own_group(world: World, ranks: Tensor) -> dist.ProcessGroup:
     """The group of this rank among those that the rows of `ranks` make, as patient as the world is."""
     patience: timedelta = dist.group.WORLD._get_backend(world.device).options._timeout
-    groups = [dist.new_group(row, timeout=patience) for row in ranks.tolist()]
+    with meeting(patience.total_seconds()):
+        groups = [dist.new_group(row, timeout=patience) for row in ranks.tolist()]
     return next(group for group, row in zip(groups, ranks.tolist(), strict=True) if world.rank in row)
 
 
