@@ -36,7 +36,7 @@ class DataStream:
         self.seed = seed
         self.shards = ShardSet.open(config.shards)
         self._dataset = Dataset(self.shards, config, classes=classes if config.labels else 0)
-        self._order = Order(seed, self.shards.size)
+        self._order = Order(seed, self.shards.sizes, config.window, config.lanes)
         self._undecodable: dict[int, str] = {}
         image = np.empty((1, config.channels, config.resolution, config.resolution), np.uint8)
         label = np.empty(1, np.int64) if config.labels else None
