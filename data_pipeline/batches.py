@@ -20,6 +20,7 @@ from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
 
 from data_pipeline.config import DataConfig
+from data_pipeline.storage import Ahead
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,13 @@ class Batches:
     """
 
     def __init__(
-        self, config: DataConfig, load: Load, share: Share, cursor: int, on_close: Callable[[], None]
+        self,
+        config: DataConfig,
+        load: Load,
+        share: Share,
+        cursor: int,
+        ahead: Ahead,
+        on_close: Callable[[], None],
     ) -> None:
         self.waiting_seconds = 0.0
         self.skipped = 0
@@ -81,10 +88,11 @@ class Batches:
         self._load = load
         self._share = share
         self._cursor = cursor
+        self._ahead = ahead
         self._on_close = on_close
         self._pending: deque[_Pending] = deque()
         self._closed = threading.Event()
-        self._reported: set[int] = set()
+        self._reported: set[str] = set()
         self._threads = ThreadPoolExecutor(config.workers, "data") if config.workers else None
 
     def __enter__(self) -> Batches:
@@ -115,6 +123,7 @@ class Batches:
     def close(self) -> None:
         """End the worker threads; each finishes at most the image it is decoding."""
         self._closed.set()
+        self._ahead.close()  # before the threads end: one may be waiting for a server
         if self._threads is not None:
             self._threads.shutdown(wait=True, cancel_futures=True)
         self._pending.clear()
@@ -127,6 +136,7 @@ class Batches:
 
     def _begin(self) -> _Pending:
         config = self._config
+        self._ahead.advance(self._cursor)
         positions = self._share(self._cursor)
         self._cursor += config.batch
         count = len(positions)
@@ -153,6 +163,6 @@ class Batches:
     def _report(self, skips: list[Skip]) -> None:
         self.skipped += len(skips)
         for skip in skips:
-            if skip.dataset_index not in self._reported:
-                self._reported.add(skip.dataset_index)
+            if skip.reason not in self._reported:  # of a shard that cannot be had, once
+                self._reported.add(skip.reason)
                 log.warning("skipped %s", skip.reason)

@@ -17,6 +17,7 @@ from data_pipeline.decode import (
 from data_pipeline.index import Member, ShardIndex
 from data_pipeline.read import ShardReader
 from data_pipeline.shards import ShardSet
+from data_pipeline.storage import Unreachable
 from data_pipeline.transforms import fit
 
 
@@ -42,7 +43,7 @@ class Dataset:
                 f"data.shards={shards.spec} has {len(named)} classes, more than network.classes={classes}: "
                 f"set network.classes={len(named)}"
             )
-        self._reader = ShardReader()
+        self._reader = ShardReader(open_shard=shards.open_shard)
 
     def image(self, dataset_index: int, crop_word: int) -> UInt8[np.ndarray, "c resolution resolution"]:
         """The image of one sample; ``crop_word`` (64 bits) places a random crop.
@@ -52,6 +53,17 @@ class Dataset:
             ValueError: the image does not fit the resolution; names the same.
         """
         shard, row = self.shards.locate(dataset_index)
+        try:
+            return self._image(shard, row, crop_word)
+        except Unreachable as error:
+            raise UndecodableImage(str(error)) from error
+        except ValueError:
+            if not self.shards.repair(shard):
+                raise
+        self._reader.forget(self.shards.shards[shard])
+        return self._image(shard, row, crop_word)
+
+    def _image(self, shard: int, row: int, crop_word: int) -> UInt8[np.ndarray, "c resolution resolution"]:
         member = _image_member(self.shards.index(shard), row)
         try:
             self.limits.check_bytes(member.size)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tarfile import BLOCKSIZE
 
 from data_pipeline.index import Member
+from data_pipeline.storage import Place
 
 
 def _heads(header: bytes, member: Member) -> bool:
@@ -29,20 +30,31 @@ def _heads(header: bytes, member: Member) -> bool:
 class _OpenShard:
     descriptor: int
     users: int = 0
+    forgotten: bool = False
+
+
+def open_file(shard: Place) -> int:
+    """A descriptor of a shard that lies in the file system."""
+    assert isinstance(shard, Path), shard
+    return os.open(shard, os.O_RDONLY | os.O_CLOEXEC)
 
 
 class ShardReader:
     """Reads members by ``os.pread``, from any number of threads, keeping at most ``max_open`` files open.
 
+    ``open_shard`` gives a descriptor of a shard's bytes; it may take long, and shards that are open are read
+    meanwhile.
+
     A file in use is never closed, so for a moment there may be one more per thread. A closed reader can be
     used again: files are opened when they are needed.
     """
 
-    def __init__(self, max_open: int = 64) -> None:
+    def __init__(self, max_open: int = 64, open_shard: Callable[[Place], int] = open_file) -> None:
         if max_open < 1:
             raise ValueError(f"max_open must be at least 1, got {max_open}")
         self.max_open = max_open
-        self._open: dict[Path, _OpenShard] = {}
+        self._open_shard = open_shard
+        self._open: dict[Place, _OpenShard] = {}
         self._lock = threading.Lock()
 
     def read(self, member: Member) -> bytes:
@@ -71,18 +83,42 @@ class ShardReader:
         with self._lock:
             self._evict(down_to=0)
 
-    @contextmanager
-    def _lend(self, shard: Path) -> Iterator[int]:
+    def forget(self, shard: Place) -> None:
+        """Open this shard anew when it is read next."""
         with self._lock:
-            handle = self._open.pop(shard, None) or _OpenShard(os.open(shard, os.O_RDONLY | os.O_CLOEXEC))
-            self._open[shard] = handle  # last in the dictionary: used most recently
-            handle.users += 1
-            self._evict(down_to=self.max_open)
+            handle = self._open.pop(shard, None)
+            if handle is not None and handle.users == 0:
+                os.close(handle.descriptor)
+            elif handle is not None:
+                handle.forgotten = True
+
+    @contextmanager
+    def _lend(self, shard: Place) -> Iterator[int]:
+        handle = self._borrow(shard)
+        while handle is None:
+            descriptor = self._open_shard(shard)
+            with self._lock:
+                if shard in self._open:
+                    os.close(descriptor)  # another thread was faster
+                else:
+                    self._open[shard] = _OpenShard(descriptor)
+            handle = self._borrow(shard)
         try:
             yield handle.descriptor
         finally:
             with self._lock:
                 handle.users -= 1
+                if handle.forgotten and handle.users == 0:
+                    os.close(handle.descriptor)
+
+    def _borrow(self, shard: Place) -> _OpenShard | None:
+        with self._lock:
+            handle = self._open.pop(shard, None)
+            if handle is not None:
+                self._open[shard] = handle  # last in the dictionary: used most recently
+                handle.users += 1
+                self._evict(down_to=self.max_open)
+            return handle
 
     def _evict(self, down_to: int) -> None:
         idle = [shard for shard, handle in self._open.items() if handle.users == 0]

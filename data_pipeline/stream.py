@@ -34,7 +34,7 @@ class DataStream:
     def __init__(self, config: DataConfig, seed: int, classes: int = 0) -> None:
         self.config = config
         self.seed = seed
-        self.shards = ShardSet.open(config.shards)
+        self.shards = ShardSet.open(config.shards, config.access)
         self._dataset = Dataset(self.shards, config, classes=classes if config.labels else 0)
         self._order = Order(seed, self.shards.sizes, config.window, config.lanes)
         self._undecodable: dict[int, str] = {}
@@ -61,7 +61,17 @@ class DataStream:
         share = partial(self._order.positions, batch=self.config.batch, rank=rank, world=world)
         share(cursor)  # refuses what is no place in the stream
         check_micro_batches(self.config.batch, world, accumulation)
-        return Batches(self.config, self._load, share, cursor, on_close=self._dataset.close)
+        ahead = self.shards.storage.ahead(
+            partial(self._order.shards_ahead, batch=self.config.batch, rank=rank, world=world),
+            every=max(self.config.batch, self._window_size() // 4),
+        )
+        return Batches(self.config, self._load, share, cursor, ahead, on_close=self._dataset.close)
+
+    def _window_size(self) -> int:
+        """About how many positions pass while every lane reads one window."""
+        if self.config.window == 0:
+            return len(self)
+        return min(len(self), self.config.lanes * self.config.window * len(self) // len(self.shards.shards))
 
     def _load(
         self,
