@@ -8,7 +8,7 @@ import json
 import os
 from pathlib import Path
 
-PART, NOTE = ".part", ".note"
+PART, NOTE = ".part", ".note"  # after the name of the whole file
 
 
 class Part:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from pathlib import Path
 from data_pipeline.remote.part import NOTE, PART, Part, is_at, lock, read_note
 
 LOCK = "lock"
+_OWN = re.compile(r"[0-9a-f]{64}\.(tar|json)(\.part)?")
 STALE = 24 * 3600.0  # seconds after which a part that nobody claims is litter
 
 
@@ -76,12 +78,12 @@ class Room:
             os.close(descriptor)
 
     def _others(self, part: Part) -> list[_File]:
-        """All files but this part; a part counts as long as it will be."""
+        """All files of the cache but this part; a part counts as long as it will be. Other files are left alone."""
         files = []
         with os.scandir(self.folder) as entries:
             for entry in entries:
                 path = Path(entry.path)
-                if entry.name == LOCK or path == part.path or path.suffix == NOTE:
+                if not _OWN.fullmatch(entry.name) or path == part.path:
                     continue
                 try:
                     state = entry.stat(follow_symlinks=False)

@@ -175,7 +175,7 @@ class _Tries:
             try:
                 return attempt()
             except Transient as error:
-                self._in_vain = 1 if sink.size > self._furthest else self._in_vain + 1
+                self._in_vain = 0 if sink.size > self._furthest else self._in_vain + 1
                 self._furthest = max(self._furthest, sink.size)
                 self._reasons[str(error)] += 1
                 self._wait(error)
@@ -190,7 +190,7 @@ class _Tries:
     def _wait(self, error: Transient) -> None:
         if self._in_vain > self._access.retries:
             raise self._given_up("") from error
-        pause = min(LONGEST_PAUSE, self._access.pause * 2.0 ** (self._in_vain - 1)) * random.uniform(0.5, 1)
+        pause = min(LONGEST_PAUSE, self._access.pause * 2.0 ** max(0, self._in_vain - 1)) * random.uniform(0.5, 1)
         pause = max(pause, min(error.after, LONGEST_WISH))
         left = self._began + self._access.seconds(self._furthest) - time.monotonic()
         if pause > left:
