@@ -39,6 +39,13 @@ class Limits:
         if size > self.max_bytes:
             raise UndecodableImage(f"the image has {size} bytes, and at most {self.max_bytes} are decoded")
 
+    def check_pixels(self, width: int, height: int) -> None:
+        """Raises UndecodableImage if the image, by its header, would be too large once decoded."""
+        if width * height > self.max_pixels:
+            raise UndecodableImage(
+                f"the image has {width}x{height} pixels, and at most {self.max_pixels} are decoded"
+            )
+
 
 DEFAULT_LIMITS = Limits()
 
@@ -56,11 +63,7 @@ def open_image(data: bytes, *, channels: int, limits: Limits = DEFAULT_LIMITS) -
     limits.check_bytes(len(data))
     try:
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
-        width, height = image.size
-        if width * height > limits.max_pixels:
-            raise UndecodableImage(
-                f"the image has {width}x{height} pixels, and at most {limits.max_pixels} are decoded"
-            )
+        limits.check_pixels(*image.size)
         if image.mode not in _MODES:
             raise UndecodableImage(f"the image has mode {image.mode}, expected 8 bits per channel")
         image.load()
