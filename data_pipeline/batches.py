@@ -20,7 +20,6 @@ from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
 
 from data_pipeline.config import DataConfig
-from data_pipeline.order import positions_of_rank
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +50,9 @@ class Skip:
 
 
 # (positions, images to fill, labels to fill or None, set when nobody wants the result) -> what was skipped
-Load: TypeAlias = Callable[[range, np.ndarray, np.ndarray | None, threading.Event], list[Skip]]
+Load: TypeAlias = Callable[[np.ndarray, np.ndarray, np.ndarray | None, threading.Event], list[Skip]]
+# cursor -> the stream positions of this rank's part of the global batch from there on
+Share: TypeAlias = Callable[[int], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -72,14 +73,14 @@ class Batches:
     """
 
     def __init__(
-        self, config: DataConfig, load: Load, cursor: int, rank: int, world: int, on_close: Callable[[], None]
+        self, config: DataConfig, load: Load, share: Share, cursor: int, on_close: Callable[[], None]
     ) -> None:
         self.waiting_seconds = 0.0
         self.skipped = 0
         self._config = config
         self._load = load
+        self._share = share
         self._cursor = cursor
-        self._rank, self._world = rank, world
         self._on_close = on_close
         self._pending: deque[_Pending] = deque()
         self._closed = threading.Event()
@@ -126,12 +127,12 @@ class Batches:
 
     def _begin(self) -> _Pending:
         config = self._config
-        positions = positions_of_rank(self._cursor, config.batch, self._rank, self._world)
+        positions = self._share(self._cursor)
         self._cursor += config.batch
         count = len(positions)
         x = torch.empty(count, config.channels, config.resolution, config.resolution, dtype=torch.uint8)
         condition = torch.empty(count, dtype=torch.int64) if config.labels else None
-        index = torch.arange(positions.start, positions.stop)
+        index = torch.from_numpy(positions)
         batch = Batch(x, condition, index, self._cursor, config.batch)
         images, labels = x.numpy(), None if condition is None else condition.numpy()
         # Every worker gets a part of every batch, so that all are busy however few batches are loaded ahead.
@@ -143,7 +144,9 @@ class Batches:
         ]
         return _Pending(batch, chunks)
 
-    def _submit(self, positions: range, images: np.ndarray, labels: np.ndarray | None) -> Callable[[], list[Skip]]:
+    def _submit(
+        self, positions: np.ndarray, images: np.ndarray, labels: np.ndarray | None
+    ) -> Callable[[], list[Skip]]:
         work = partial(self._load, positions, images, labels, self._closed)
         return work if self._threads is None else self._threads.submit(work).result
 

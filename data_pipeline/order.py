@@ -51,9 +51,11 @@ def position_words(seed: int, purpose: Purpose, start: int, count: int) -> UInt6
     return random_words(seed, purpose, start, 4 * count).reshape(count, 4)
 
 
-def augmentation_words(seed: int, start_position: int, count: int) -> UInt64[np.ndarray, "count 4"]:
-    """The words that decide the flip and the crop of each stream position, whoever loads it."""
-    return position_words(seed, Purpose.AUGMENTATION, start_position, count)
+def augmentation_words(seed: int, positions: Int64[np.ndarray, " count"]) -> UInt64[np.ndarray, "count 4"]:
+    """The words that decide the flip and the crop at each of these positions of one batch, whoever loads it."""
+    first, last = int(positions.min()), int(positions.max())
+    words = position_words(seed, Purpose.AUGMENTATION, first, last - first + 1)
+    return np.take(words, positions - first, axis=0)
 
 
 def positions_of_rank(cursor: int, batch: int, rank: int, world: int) -> range:
@@ -112,11 +114,19 @@ class Order:
                 del self._epochs[next(iter(self._epochs))]
             return permutation
 
-    def samples(self, start: int, count: int) -> Int64[np.ndarray, " count"]:
-        """The dataset indices at stream positions ``start … start+count-1``."""
-        positions = np.arange(start, start + count)
+    def positions(self, cursor: int, batch: int, rank: int, world: int) -> Int64[np.ndarray, " share"]:
+        """The stream positions that ``rank`` of ``world`` loads of the global batch ``[cursor, cursor + batch)``.
+
+        Raises:
+            ValueError: as ``positions_of_rank``.
+        """
+        share = positions_of_rank(cursor, batch, rank, world)
+        return np.arange(share.start, share.stop)
+
+    def samples(self, positions: Int64[np.ndarray, " count"]) -> Int64[np.ndarray, " count"]:
+        """The dataset indices at these stream positions."""
         epochs, places = np.divmod(positions, self.size)
-        samples = np.empty(count, np.int64)
+        samples = np.empty(len(positions), np.int64)
         for epoch in np.unique(epochs):
             inside = epochs == epoch
             samples[inside] = self.epoch(int(epoch))[places[inside]]

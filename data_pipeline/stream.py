@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
+from functools import partial
 from itertools import chain
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int64, UInt8
 
 from data_pipeline.batches import Batch, Batches, Skip
 from data_pipeline.config import DataConfig, OnError
 from data_pipeline.dataset import Dataset
 from data_pipeline.decode import UndecodableImage
-from data_pipeline.order import Order, augmentation_words, check_micro_batches, positions_of_rank
+from data_pipeline.order import Order, augmentation_words, check_micro_batches
 from data_pipeline.shards import ShardSet
 from data_pipeline.transforms import horizontal_flip
 
@@ -39,7 +40,7 @@ class DataStream:
         self._undecodable: dict[int, str] = {}
         image = np.empty((1, config.channels, config.resolution, config.resolution), np.uint8)
         label = np.empty(1, np.int64) if config.labels else None
-        self._load(range(1), image, label, threading.Event())
+        self._load(np.arange(1), image, label, threading.Event())
         self._dataset.close()
 
     def __len__(self) -> int:
@@ -57,19 +58,24 @@ class DataStream:
         Raises:
             ValueError: the batch does not divide into ``world`` ranks of ``accumulation`` micro-batches each.
         """
-        positions_of_rank(cursor, self.config.batch, rank, world)  # refuses what is no place in the stream
+        share = partial(self._order.positions, batch=self.config.batch, rank=rank, world=world)
+        share(cursor)  # refuses what is no place in the stream
         check_micro_batches(self.config.batch, world, accumulation)
-        return Batches(self.config, self._load, cursor, rank, world, on_close=self._dataset.close)
+        return Batches(self.config, self._load, share, cursor, on_close=self._dataset.close)
 
     def _load(
-        self, positions: range, images: np.ndarray, labels: np.ndarray | None, unwanted: threading.Event
+        self,
+        positions: Int64[np.ndarray, " count"],
+        images: np.ndarray,
+        labels: np.ndarray | None,
+        unwanted: threading.Event,
     ) -> list[Skip]:
-        """Fill the arrays with the samples at consecutive stream positions: the work of one worker thread."""
-        samples = self._order.samples(positions.start, len(positions)).tolist()
-        words = augmentation_words(self.seed, positions.start, len(positions)).tolist()
+        """Fill the arrays with the samples at stream positions of one batch: the work of one worker thread."""
+        samples = self._order.samples(positions).tolist()
+        words = augmentation_words(self.seed, positions).tolist()
         skips: list[Skip] = []
         for slot, (position, sample, (flip_word, crop_word, *_)) in enumerate(
-            zip(positions, samples, words, strict=True)
+            zip(positions.tolist(), samples, words, strict=True)
         ):
             if unwanted.is_set():
                 break

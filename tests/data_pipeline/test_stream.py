@@ -109,7 +109,7 @@ def test_a_batch_may_be_larger_than_the_data_set(config: DataConfig) -> None:
 def test_flips_are_a_function_of_the_position(config: DataConfig) -> None:
     plain = tensors(take(DataStream(config, seed=4), 10))[0]
     flipped = tensors(take(DataStream(replace(config, flip=True), seed=4), 10))[0]
-    bits = torch.from_numpy((augmentation_words(4, 0, 120)[:, 0] >> np.uint64(63)).astype(bool))
+    bits = torch.from_numpy((augmentation_words(4, np.arange(120))[:, 0] >> np.uint64(63)).astype(bool))
     assert 30 < bits.sum() < 90
     assert torch.equal(flipped, torch.where(bits[:, None, None, None], plain.flip(3), plain))
 

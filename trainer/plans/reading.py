@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int64
 
-from data_pipeline.order import Order, positions_of_rank
+from data_pipeline.order import Order
 from data_pipeline.shards import ShardSet
 
 
@@ -42,8 +42,9 @@ def reading(sizes: Sequence[int], seed: int, batch: int, ranks: int, ranks_per_n
 def samples_of(order: Order, batch: int, ranks: int, here: int, steps: int) -> Iterator[Int64[np.ndarray, " n"]]:
     """What the ranks 0 .. here - 1 read in each of the first steps."""
     for step in range(steps):
-        first, last = (positions_of_rank(step * batch, batch, rank, ranks) for rank in (0, here - 1))
-        yield order.samples(first.start, last.stop - first.start)
+        yield order.samples(
+            np.concatenate([order.positions(step * batch, batch, rank, ranks) for rank in range(here)])
+        )
 
 
 def shards_of(samples: Int64[np.ndarray, " n"], starts: Int64[np.ndarray, " m"]) -> Int64[np.ndarray, " n"]:

@@ -238,7 +238,7 @@ def test_a_node_reads_what_its_ranks_read():
     order, each = Order(seed, 97), []
     for step in range(steps):
         positions = [p for rank in range(a_node) for p in positions_of_rank(step * batch, batch, rank, ranks)]
-        each.append({int(order.samples(position, 1)[0]) // 10 for position in positions})
+        each.append({int(order.samples(np.array([position]))[0]) // 10 for position in positions})
     assert found.samples == 16
     assert found.nodes == 2
     assert found.shards == 10
