@@ -1,12 +1,9 @@
-"""Decoders: for each format the fastest library, on the images of which it gives the very pixels that Pillow gives.
+"""Decoders: for each format the fastest library, for the images of which it gives the very pixels of Pillow.
 
-Which those are is a measurement (the tests compare the bits): JPEG in YCbCr or gray by simplejpeg; PNG of at most
-8 bits, not interlaced and not animated, and WebP that is not animated, by OpenCV. Pillow decodes the rest. So the
-decoder changes no pixel. It does change which damage is noticed: whatever Pillow refuses is refused, and besides
-it entropy-coded JPEG data with an error in it, of which Pillow makes an image, and a PNG or JPEG that lacks nothing
-but its end marker.
-
-All of them release the interpreter's lock while they decode.
+Which those are was measured, and the tests compare the bits: JPEG in YCbCr or gray by simplejpeg; PNG of at most 8
+bits, neither interlaced nor animated, and WebP that is not animated by OpenCV. Pillow decodes the rest. So the
+choice changes no pixel. It does change which damage is noticed: whatever Pillow refuses is refused, and besides it
+JPEG data with an error in it, of which Pillow makes an image, and a PNG or JPEG that lacks only its end marker.
 """
 
 from __future__ import annotations
@@ -18,7 +15,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from data_pipeline.decode import DEFAULT_LIMITS, Limits, UndecodableImage, open_image
+from data_pipeline.decode import DEFAULT_LIMITS, Limits, UndecodableImage, decode_image
 from data_pipeline.headers import Header, png_header, webp_header
 
 Pixels: TypeAlias = UInt8[np.ndarray, "height width channels"]
@@ -38,12 +35,12 @@ def decode_pixels(
     decoder: Decoder = Decoder.fast,
     room: Pixels | None = None,
 ) -> Pixels:
-    """Decode a PNG, JPEG or WebP into values 0 … 255, converted as ``open_image`` converts.
+    """Decode a PNG, JPEG or WebP into values 0 … 255, converted as ``decode_image`` does.
 
     Limits are checked by the header, before anything is decoded.
 
     Args:
-        room: where the pixels go, if they are of its size and the decoder can write there; else they are elsewhere.
+        room: where the pixels go, if they are of its size and the decoder can write there.
 
     Raises:
         UndecodableImage: damaged, another format, more than 8 bits per channel, or over the limits.
@@ -58,13 +55,13 @@ def decode_pixels(
         elif header := webp_header(data):
             pixels = _opencv(data, channels, limits, header)
     if pixels is None:
-        pixels = np.asarray(open_image(data, channels=channels, limits=limits))
-    return pixels.reshape(*pixels.shape[:2], channels)
+        return decode_image(data, channels=channels, limits=limits).transpose(1, 2, 0)
+    return pixels if pixels.ndim == 3 else pixels[..., None]
 
 
 def _jpeg(data: bytes, channels: int, limits: Limits, room: Pixels | None) -> Pixels | None:
     """By simplejpeg, or None of a colour space that it converts otherwise than Pillow does."""
-    from simplejpeg import decode_jpeg, decode_jpeg_header
+    from simplejpeg import decode_jpeg, decode_jpeg_header  # type: ignore[import-untyped]
 
     try:
         height, width, space, _ = decode_jpeg_header(data)
@@ -98,7 +95,7 @@ def _opencv(data: bytes, channels: int, limits: Limits, header: Header) -> Pixel
     if pixels is None:
         raise UndecodableImage("OpenCV cannot decode the image: it is damaged")
     if pixels.shape[:2] != (header.height, header.width):
-        raise UndecodableImage(f"OpenCV cannot decode the image: its header and its pixels differ in size")
+        raise UndecodableImage("OpenCV cannot decode the image: its header and its pixels differ in size")
     return pixels if channels == 3 or flag == cv2.IMREAD_GRAYSCALE else _gray(pixels)
 
 
