@@ -29,7 +29,9 @@ log = logging.getLogger(__name__)
 class Batch:
     """One rank's part of a global batch, and where the stream stands after it.
 
-    ``x`` holds pixels as bytes, or whatever else as floats in the range that models see.
+    ``x`` holds pixels as bytes, or whatever else as floats in the range that models see. The channels of a pixel
+    lie side by side in memory, as decoders write them: to put them apart is left to the conversion to floats
+    (models/pixels.py), which goes through every byte in any case.
     ``index`` is each sample's position in the endless global stream: the key of its noise. ``cursor`` is the
     stream position after the whole global batch of ``global_size`` images: opening the stream there continues
     it.
@@ -40,6 +42,7 @@ class Batch:
     index: Int64[Tensor, " b"]
     cursor: int
     global_size: int
+    captions: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -50,16 +53,57 @@ class Skip:
     reason: str
 
 
-# (positions, images to fill, labels to fill or None, set when nobody wants the result) -> what was skipped
-Load: TypeAlias = Callable[[np.ndarray, np.ndarray, np.ndarray | None, threading.Event], list[Skip]]
+@dataclass(frozen=True)
+class Room:
+    """Where samples are loaded to, one row each; None is what the configuration does not ask for."""
+
+    images: UInt8[np.ndarray, "b c h w"]
+    labels: Int64[np.ndarray, " b"] | None
+    captions: np.ndarray | None
+
+    @classmethod
+    def of(cls, config: DataConfig, count: int) -> Room:
+        """Room for ``count`` samples."""
+        pixels = torch.empty(count, config.resolution, config.resolution, config.channels, dtype=torch.uint8)
+        return cls(
+            images=pixels.permute(0, 3, 1, 2).numpy(),
+            labels=np.empty(count, np.int64) if config.labels else None,
+            captions=np.empty(count, object) if config.captions else None,
+        )
+
+    def part(self, start: int, stop: int) -> Room:
+        """These rows, as views."""
+        rows = slice(start, stop)
+        return Room(
+            self.images[rows],
+            None if self.labels is None else self.labels[rows],
+            None if self.captions is None else self.captions[rows],
+        )
+
+
+# (positions, room for their samples, set when nobody wants the result) -> what was skipped
+Load: TypeAlias = Callable[[np.ndarray, Room, threading.Event], list[Skip]]
 # cursor -> the stream positions of this rank's part of the global batch from there on
 Share: TypeAlias = Callable[[int], np.ndarray]
 
 
 @dataclass(frozen=True)
 class _Pending:
-    batch: Batch
+    positions: np.ndarray
+    room: Room
+    cursor: int
     chunks: list[Callable[[], list[Skip]]]
+
+    def batch(self, global_size: int) -> Batch:
+        room = self.room
+        return Batch(
+            x=torch.from_numpy(room.images),
+            condition=None if room.labels is None else torch.from_numpy(room.labels),
+            index=torch.from_numpy(self.positions),
+            cursor=self.cursor,
+            global_size=global_size,
+            captions=None if room.captions is None else tuple(room.captions),
+        )
 
 
 class Batches:
@@ -118,7 +162,7 @@ class Batches:
         self._pending.popleft()
         self._report(skips)
         self._load_ahead()
-        return pending.batch
+        return pending.batch(self._config.batch)
 
     def close(self) -> None:
         """End the worker threads; each finishes at most the image it is decoding."""
@@ -140,24 +184,15 @@ class Batches:
         positions = self._share(self._cursor)
         self._cursor += config.batch
         count = len(positions)
-        x = torch.empty(count, config.channels, config.resolution, config.resolution, dtype=torch.uint8)
-        condition = torch.empty(count, dtype=torch.int64) if config.labels else None
-        index = torch.from_numpy(positions)
-        batch = Batch(x, condition, index, self._cursor, config.batch)
-        images, labels = x.numpy(), None if condition is None else condition.numpy()
+        room = Room.of(config, count)
         # Every worker gets a part of every batch, so that all are busy however few batches are loaded ahead.
         parts = min(max(1, config.workers), count)
         bounds = [count * part // parts for part in range(parts + 1)]
-        chunks = [
-            self._submit(positions[i:j], images[i:j], None if labels is None else labels[i:j])
-            for i, j in pairwise(bounds)
-        ]
-        return _Pending(batch, chunks)
+        chunks = [self._submit(positions[i:j], room.part(i, j)) for i, j in pairwise(bounds)]
+        return _Pending(positions, room, self._cursor, chunks)
 
-    def _submit(
-        self, positions: np.ndarray, images: np.ndarray, labels: np.ndarray | None
-    ) -> Callable[[], list[Skip]]:
-        work = partial(self._load, positions, images, labels, self._closed)
+    def _submit(self, positions: np.ndarray, room: Room) -> Callable[[], list[Skip]]:
+        work = partial(self._load, positions, room, self._closed)
         return work if self._threads is None else self._threads.submit(work).result
 
     def _report(self, skips: list[Skip]) -> None:

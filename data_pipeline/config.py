@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
+from data_pipeline.decoders import Decoder
 from data_pipeline.remote.access import DEFAULT_ACCESS, Access
 from data_pipeline.transforms import Crop
 
@@ -57,8 +58,11 @@ class DataConfig(DataSource):
             neighbouring ranks, so that a node need not read every shard. Best a multiple of the nodes that divides
             the batch.
         crop: how larger images are cut to the resolution.
+        crop_scale: of crop=scaled, the least and the greatest side as shares of the shorter side.
         flip: mirror each image left to right with probability 1/2.
-        labels: read the class of each sample (its ``cls`` member) as the condition.
+        labels: read the class of each sample (its ``cls`` member, or what its ``json`` says) as the condition.
+        captions: read the caption of each sample (what its ``json`` says) with it.
+        decoder: ``fast`` is the fastest library for each format, ``pillow`` is Pillow; the pixels are the same.
         workers: decoding threads per rank; 0 decodes in the caller's thread.
         prefetch: how many batches are loaded ahead.
         on_error: ``raise`` or ``skip`` an undecodable image; what is skipped is counted and logged.
@@ -76,8 +80,11 @@ class DataConfig(DataSource):
     window: int = 0
     lanes: int = 1
     crop: Crop = Crop.none
+    crop_scale: list[float] = field(default_factory=lambda: [0.5, 1.0])
     flip: bool = False
     labels: bool = False
+    captions: bool = False
+    decoder: Decoder = Decoder.fast
     workers: int = 2
     prefetch: int = 4
     on_error: OnError = OnError["raise"]
@@ -104,6 +111,9 @@ class DataConfig(DataSource):
             raise ValueError(f"data.channels must be 1 (gray) or 3 (colour), got {self.channels}")
         if not self.timeout > 0:
             raise ValueError(f"data.timeout must be positive, in seconds, got {self.timeout}")
+        self.crop_scale = list(self.crop_scale)
+        if not (len(self.crop_scale) == 2 and 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1):
+            raise ValueError(f"data.crop_scale must be two shares in (0, 1], in order, got {self.crop_scale}")
         if not self.shards:
             raise ValueError("data.shards must name a folder or a pattern of tar shards, got an empty string")
 

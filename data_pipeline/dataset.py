@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import numpy as np
-from jaxtyping import UInt8
 
 from data_pipeline.config import DataConfig
 from data_pipeline.decode import (
@@ -11,14 +13,20 @@ from data_pipeline.decode import (
     IMAGE_EXTENSIONS,
     Limits,
     UndecodableImage,
-    decode_image,
+    caption_in_json,
+    decode_json,
     decode_label,
+    label_in_json,
 )
+from data_pipeline.decoders import decode_pixels
+from data_pipeline.documents import Json
 from data_pipeline.index import Member, ShardIndex
 from data_pipeline.read import ShardReader
 from data_pipeline.shards import ShardSet
 from data_pipeline.storage import Unreachable
-from data_pipeline.transforms import fit
+from data_pipeline.transforms import Square, fit
+
+T = TypeVar("T")
 
 
 class Dataset:
@@ -43,60 +51,115 @@ class Dataset:
                 f"data.shards={shards.spec} has {len(named)} classes, more than network.classes={classes}: "
                 f"set network.classes={len(named)}"
             )
+        self._scale = (config.crop_scale[0], config.crop_scale[1])
         self._reader = ShardReader(open_shard=shards.open_shard)
 
-    def image(self, dataset_index: int, crop_word: int) -> UInt8[np.ndarray, "c resolution resolution"]:
-        """The image of one sample; ``crop_word`` (64 bits) places a random crop.
+    def image(self, dataset_index: int, crop_word: int = 0, scale_word: int = 0) -> Square:
+        """The image of one sample; the words (64 bits each) place and size a random crop.
 
         Raises:
-            UndecodableImage: no image, or a damaged one; names shard, key and byte span.
+            UndecodableImage, ValueError: as ``fill``.
+        """
+        config = self.config
+        room = np.empty((config.resolution, config.resolution, config.channels), np.uint8).transpose(2, 0, 1)
+        self.fill(room, dataset_index, crop_word, scale_word)
+        return room
+
+    def fill(self, room: Square, dataset_index: int, crop_word: int, scale_word: int) -> None:
+        """Put the image of one sample into ``room``, whose channels lie innermost in memory.
+
+        Raises:
+            UndecodableImage: no image, or a damaged one; names shard, key and byte span. Or no shard can be had.
             ValueError: the image does not fit the resolution; names the same.
         """
         shard, row = self.shards.locate(dataset_index)
         try:
-            return self._image(shard, row, crop_word)
+            try:
+                return self._fill(room, shard, row, crop_word, scale_word)
+            except ValueError:
+                if not self.shards.repair(shard):
+                    raise
+            self._reader.forget(self.shards.shards[shard])
+            return self._fill(room, shard, row, crop_word, scale_word)
         except Unreachable as error:
             raise UndecodableImage(str(error)) from error
-        except ValueError:
-            if not self.shards.repair(shard):
-                raise
-        self._reader.forget(self.shards.shards[shard])
-        return self._image(shard, row, crop_word)
 
-    def _image(self, shard: int, row: int, crop_word: int) -> UInt8[np.ndarray, "c resolution resolution"]:
+    def _fill(self, room: Square, shard: int, row: int, crop_word: int, scale_word: int) -> None:
+        config = self.config
         member = _image_member(self.shards.index(shard), row)
         try:
             self.limits.check_bytes(member.size)
-            image = decode_image(self._reader.read(member), channels=self.config.channels, limits=self.limits)
+            pixels = decode_pixels(
+                self._reader.read(member), config.channels, self.limits, config.decoder, room.transpose(1, 2, 0)
+            )
         except UndecodableImage as error:
             raise UndecodableImage(f"{member}: {error}") from error
         try:
-            return fit(image, self.config.resolution, self.config.crop, crop_word)
+            fitted = fit(
+                pixels.transpose(2, 0, 1), config.resolution, config.crop, crop_word, self._scale, scale_word
+            )
         except ValueError as error:
             raise ValueError(f"{member}: {error}") from error
+        if not np.may_share_memory(fitted, room):
+            room[...] = fitted
 
     def label(self, dataset_index: int) -> int:
-        """The class of one sample.
+        """The class of one sample: its ``cls`` member, or else what its ``json`` member has under cls or label.
 
         Raises:
-            ValueError: no ``cls`` member, not a non-negative integer, or no class that is known; names shard and
-                key.
+            ValueError: no class, not a non-negative integer, or no class that is known; names shard and key.
         """
-        shard, row = self.shards.locate(dataset_index)
-        index = self.shards.index(shard)
-        member = index.member(row, "cls")
+        index, row = self._locate(dataset_index)
+        member, read = index.member(row, "cls"), decode_label
+        if member is None:
+            member, read = index.member(row, "json"), label_in_json
         if member is None:
             raise ValueError(
-                f"shard {index.shard}, key {index.keys[row]!r} has no class (a .cls member), and data.labels=true "
-                "and launch.evaluate need one: pack a source in which every image has a class"
+                f"shard {index.shard}, key {index.keys[row]!r} has no class (a .cls member, or cls or label in "
+                "its .json member), and data.labels=true and launch.evaluate need one: pack a source in which "
+                "every image has a class"
             )
-        try:
-            label = decode_label(self._reader.read(member))
-        except ValueError as error:
-            raise ValueError(f"{member}: {error}") from error
+        label = self._read(member, read)
         if self.classes and label >= self.classes:
             raise ValueError(f"{member}: the class must be below network.classes={self.classes}, got {label}")
         return label
+
+    def caption(self, dataset_index: int) -> str:
+        """The caption of one sample: what its ``json`` member has under caption.
+
+        Raises:
+            ValueError: no such member, not JSON, or no text there; names shard and key.
+        """
+        return self._read(self._json(dataset_index), caption_in_json)
+
+    def document(self, dataset_index: int) -> dict[str, Json]:
+        """All that the ``json`` member of one sample says.
+
+        Raises:
+            ValueError: no such member, or not one JSON object; names shard and key.
+        """
+        return self._read(self._json(dataset_index), decode_json)
+
+    def _locate(self, dataset_index: int) -> tuple[ShardIndex, int]:
+        shard, row = self.shards.locate(dataset_index)
+        return self.shards.index(shard), row
+
+    def _json(self, dataset_index: int) -> Member:
+        index, row = self._locate(dataset_index)
+        member = index.member(row, "json")
+        if member is None:
+            raise ValueError(
+                f"shard {index.shard}, key {index.keys[row]!r} has no .json member, which captions are in: pack a "
+                "source in which every image has one, or set data.captions=false"
+            )
+        return member
+
+    def _read(self, member: Member, decode: Callable[[bytes], T]) -> T:
+        try:
+            self.limits.check_document(member.size)
+            return decode(self._reader.read(member))
+        except ValueError as error:
+            raise ValueError(f"{member}: {error}") from error
 
     def close(self) -> None:
         """Close the files; they are opened again when they are needed."""

@@ -8,15 +8,15 @@ from functools import partial
 from itertools import chain
 
 import numpy as np
-from jaxtyping import Int64, UInt8
+from jaxtyping import Int64
 
-from data_pipeline.batches import Batch, Batches, Skip
+from data_pipeline.batches import Batch, Batches, Room, Skip
 from data_pipeline.config import DataConfig, OnError
 from data_pipeline.dataset import Dataset
 from data_pipeline.decode import UndecodableImage
 from data_pipeline.order import Order, augmentation_words, check_micro_batches
 from data_pipeline.shards import ShardSet
-from data_pipeline.transforms import horizontal_flip
+from data_pipeline.transforms import Square, mirror
 
 __all__ = ["Batch", "Batches", "DataConfig", "DataStream", "OnError"]
 
@@ -38,9 +38,7 @@ class DataStream:
         self._dataset = Dataset(self.shards, config, classes=classes if config.labels else 0)
         self._order = Order(seed, self.shards.sizes, config.window, config.lanes)
         self._undecodable: dict[int, str] = {}
-        image = np.empty((1, config.channels, config.resolution, config.resolution), np.uint8)
-        label = np.empty(1, np.int64) if config.labels else None
-        self._load(np.arange(1), image, label, threading.Event())
+        self._load(np.arange(1), Room.of(config, 1), threading.Event())
         self._dataset.close()
 
     def __len__(self) -> int:
@@ -73,37 +71,36 @@ class DataStream:
             return len(self)
         return min(len(self), self.config.lanes * self.config.window * len(self) // len(self.shards.shards))
 
-    def _load(
-        self,
-        positions: Int64[np.ndarray, " count"],
-        images: np.ndarray,
-        labels: np.ndarray | None,
-        unwanted: threading.Event,
-    ) -> list[Skip]:
-        """Fill the arrays with the samples at stream positions of one batch: the work of one worker thread."""
+    def _load(self, positions: Int64[np.ndarray, " count"], room: Room, unwanted: threading.Event) -> list[Skip]:
+        """Load the samples at stream positions of one batch: the work of one worker thread."""
         samples = self._order.samples(positions).tolist()
         words = augmentation_words(self.seed, positions).tolist()
         skips: list[Skip] = []
-        for slot, (position, sample, (flip_word, crop_word, *_)) in enumerate(
+        for slot, (position, sample, (flip_word, *crop_words, _)) in enumerate(
             zip(positions.tolist(), samples, words, strict=True)
         ):
             if unwanted.is_set():
                 break
+            image = room.images[slot]
             candidates = chain((sample,), self._order.following(position))
-            sample, image = self._first_decodable(candidates, crop_word, skips)
-            images[slot] = horizontal_flip(image, flip_word >> 63 if self.config.flip else 0)
-            if labels is not None:
-                labels[slot] = self._dataset.label(sample)
+            sample = self._fill_with_first_decodable(image, candidates, crop_words, skips)
+            if self.config.flip and flip_word >> 63:
+                mirror(image)
+            if room.labels is not None:
+                room.labels[slot] = self._dataset.label(sample)
+            if room.captions is not None:
+                room.captions[slot] = self._dataset.caption(sample)
         return skips
 
-    def _first_decodable(
-        self, candidates: Iterable[int], crop_word: int, skips: list[Skip]
-    ) -> tuple[int, UInt8[np.ndarray, "c h w"]]:
+    def _fill_with_first_decodable(
+        self, image: Square, candidates: Iterable[int], crop_words: list[int], skips: list[Skip]
+    ) -> int:
         for sample in candidates:
             reason = self._undecodable.get(sample)
             if reason is None:
                 try:
-                    return sample, self._dataset.image(sample, crop_word)
+                    self._dataset.fill(image, sample, *crop_words)
+                    return sample
                 except UndecodableImage as error:
                     if self.config.on_error is not OnError.skip:
                         raise

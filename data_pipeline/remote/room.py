@@ -78,7 +78,7 @@ class Room:
             os.close(descriptor)
 
     def _others(self, part: Part) -> list[_File]:
-        """All files of the cache but this part; a part counts as long as it will be. Other files are left alone."""
+        """The cache's files but this part; a part counts as long as it will be. Files of others are left alone."""
         files = []
         with os.scandir(self.folder) as entries:
             for entry in entries:

@@ -46,7 +46,7 @@ def expected_order(epochs: int) -> list[int]:
 @pytest.mark.parametrize("workers", [0, 3])
 def test_an_undecodable_image_is_raised_where_its_batch_is_due(damaged: DataConfig, workers: int) -> None:
     stream = DataStream(replace(damaged, on_error=OnError["raise"], workers=workers), SEED)
-    message = rf"shard .*part-000\d\.tar, key '{BAD[0]:06d}', png at bytes \d+:\d+: Pillow cannot decode"
+    message = rf"shard .*part-000\d\.tar, key '{BAD[0]:06d}', png at bytes \d+:\d+: OpenCV cannot decode"
     with stream.open(0) as batches:
         assert [batch.cursor for batch in islice(batches, 2)] == [4, 8]
         for _ in range(2):  # asked again, it does not go on as if nothing had happened
