@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tarfile import BLOCKSIZE
@@ -14,15 +12,23 @@ from data_pipeline.index import Member
 
 
 def _heads(header: bytes, member: Member) -> bool:
-    """Whether a tar header says the member's size and name; of a long name it has only the first bytes."""
+    """Whether a tar header says the member's size and name."""
+    name = f"{member.key}.{member.extension}"
+    plain = name.isascii() and len(name) < 100 and header.startswith(name.encode() + b"\0")
+    if plain and header.startswith(b"%011o" % member.size, 124):
+        return True
+    return _heads_in_some_format(header, name.lower(), member.size)
+
+
+def _heads_in_some_format(header: bytes, name_of_index: str, size_of_index: int) -> bool:
+    """The same in every format of tar; of a long name the header has only the first bytes."""
     name, size = header[:100].rstrip(b"\0"), header[124:136].rstrip(b"\0 ")
     prefix = header[345:500].rstrip(b"\0") if header[257:262] == b"ustar" and header[263:265] == b"00" else b""
     stated = prefix + b"/" + name if prefix else name
-    name_of_index = f"{member.key}.{member.extension}".lower()
     # The pax format keeps a name that is not ASCII elsewhere, and question marks here.
     spellings = name_of_index.encode("utf-8", "surrogateescape"), name_of_index.encode("ascii", "replace")
     named = any(spelling.startswith(stated.lower()) for spelling in spellings)
-    return named and size.isdigit() and int(size, 8) == member.size
+    return named and size.isdigit() and int(size, 8) == size_of_index
 
 
 @dataclass
@@ -51,8 +57,12 @@ class ShardReader:
         Raises:
             ValueError: the shard ends before the member does, or holds another one there.
         """
-        with self._lend(member.shard) as descriptor:
-            block = os.pread(descriptor, BLOCKSIZE + member.size, max(0, member.offset - BLOCKSIZE))
+        handle = self._borrow(member.shard)
+        try:
+            block = os.pread(handle.descriptor, BLOCKSIZE + member.size, max(0, member.offset - BLOCKSIZE))
+        finally:
+            with self._lock:
+                handle.users -= 1
         header, data = block[:BLOCKSIZE], block[BLOCKSIZE:]
         if len(data) != member.size:
             raise ValueError(
@@ -71,18 +81,14 @@ class ShardReader:
         with self._lock:
             self._evict(down_to=0)
 
-    @contextmanager
-    def _lend(self, shard: Path) -> Iterator[int]:
+    def _borrow(self, shard: Path) -> _OpenShard:
         with self._lock:
             handle = self._open.pop(shard, None) or _OpenShard(os.open(shard, os.O_RDONLY | os.O_CLOEXEC))
             self._open[shard] = handle  # last in the dictionary: used most recently
             handle.users += 1
-            self._evict(down_to=self.max_open)
-        try:
-            yield handle.descriptor
-        finally:
-            with self._lock:
-                handle.users -= 1
+            if len(self._open) > self.max_open:
+                self._evict(down_to=self.max_open)
+            return handle
 
     def _evict(self, down_to: int) -> None:
         idle = [shard for shard, handle in self._open.items() if handle.users == 0]
