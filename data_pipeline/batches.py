@@ -64,9 +64,9 @@ class Room:
     @classmethod
     def of(cls, config: DataConfig, count: int) -> Room:
         """Room for ``count`` samples."""
-        pixels = torch.empty(count, config.resolution, config.resolution, config.channels, dtype=torch.uint8)
+        pixels = np.empty((count, config.resolution, config.resolution, config.channels), np.uint8)
         return cls(
-            images=pixels.permute(0, 3, 1, 2).numpy(),
+            images=pixels.transpose(0, 3, 1, 2),
             labels=np.empty(count, np.int64) if config.labels else None,
             captions=np.empty(count, object) if config.captions else None,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -23,10 +24,18 @@ from data_pipeline.documents import Json
 from data_pipeline.index import Member, ShardIndex
 from data_pipeline.read import ShardReader
 from data_pipeline.shards import ShardSet
-from data_pipeline.storage import Unreachable
+from data_pipeline.storage import Place, Unreachable
 from data_pipeline.transforms import Square, fit
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The bytes of an image, and where they lie."""
+
+    member: Member
+    data: bytes
 
 
 class Dataset:
@@ -58,48 +67,77 @@ class Dataset:
         """The image of one sample; the words (64 bits each) place and size a random crop.
 
         Raises:
-            UndecodableImage, ValueError: as ``fill``.
+            UndecodableImage, ValueError: as ``read`` and ``decode``.
         """
         config = self.config
         room = np.empty((config.resolution, config.resolution, config.channels), np.uint8).transpose(2, 0, 1)
-        self.fill(room, dataset_index, crop_word, scale_word)
+        self.decode(self.read(dataset_index), room, crop_word, scale_word)
         return room
 
-    def fill(self, room: Square, dataset_index: int, crop_word: int, scale_word: int) -> None:
-        """Put the image of one sample into ``room``, whose channels lie innermost in memory.
+    def read(self, dataset_index: int) -> Encoded:
+        """The image of one sample as it lies in its shard.
 
         Raises:
-            UndecodableImage: no image, or a damaged one; names shard, key and byte span. Or no shard can be had.
-            ValueError: the image does not fit the resolution; names the same.
+            UndecodableImage: no image, or one over the limit; names shard and key. Or its shard cannot be had.
         """
-        shard, row = self.shards.locate(dataset_index)
+        shard, _ = self.shards.locate(dataset_index)
         try:
             try:
-                return self._fill(room, shard, row, crop_word, scale_word)
+                return self._read_image(dataset_index)
             except ValueError:
-                if not self.shards.repair(shard):
+                if not self._repaired(self.shards.shards[shard]):
                     raise
-            self._reader.forget(self.shards.shards[shard])
-            return self._fill(room, shard, row, crop_word, scale_word)
+            return self._read_image(dataset_index)
         except Unreachable as error:
             raise UndecodableImage(str(error)) from error
 
-    def _fill(self, room: Square, shard: int, row: int, crop_word: int, scale_word: int) -> None:
-        config = self.config
-        member = _image_member(self.shards.index(shard), row)
+    def decode(self, image: Encoded, room: Square, crop_word: int, scale_word: int) -> None:
+        """Put an image into ``room``, whose channels lie innermost in memory.
+
+        Raises:
+            UndecodableImage: it is damaged or over the limits; names shard, key and byte span.
+            ValueError: it does not fit the resolution; names the same.
+        """
+        try:
+            try:
+                return self._decode(image, room, crop_word, scale_word)
+            except ValueError:
+                if not self._repaired(image.member.shard):
+                    raise
+            again = Encoded(image.member, self._reader.read(image.member))
+            return self._decode(again, room, crop_word, scale_word)
+        except Unreachable as error:
+            raise UndecodableImage(str(error)) from error
+
+    def _repaired(self, shard: Place) -> bool:
+        """Whether the copy of a remote shard was damaged, and so another one will be read from now on."""
+        if not self.shards.repair(shard):
+            return False
+        self._reader.forget(shard)
+        return True
+
+    def _read_image(self, dataset_index: int) -> Encoded:
+        member = _image_member(*self._locate(dataset_index))
         try:
             self.limits.check_bytes(member.size)
-            pixels = decode_pixels(
-                self._reader.read(member), config.channels, self.limits, config.decoder, room.transpose(1, 2, 0)
-            )
         except UndecodableImage as error:
             raise UndecodableImage(f"{member}: {error}") from error
+        return Encoded(member, self._reader.read(member))
+
+    def _decode(self, image: Encoded, room: Square, crop_word: int, scale_word: int) -> None:
+        config = self.config
+        try:
+            pixels = decode_pixels(
+                image.data, config.channels, self.limits, config.decoder, room.transpose(1, 2, 0)
+            )
+        except UndecodableImage as error:
+            raise UndecodableImage(f"{image.member}: {error}") from error
         try:
             fitted = fit(
                 pixels.transpose(2, 0, 1), config.resolution, config.crop, crop_word, self._scale, scale_word
             )
         except ValueError as error:
-            raise ValueError(f"{member}: {error}") from error
+            raise ValueError(f"{image.member}: {error}") from error
         if not np.may_share_memory(fitted, room):
             room[...] = fitted
 

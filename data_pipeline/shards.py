@@ -119,12 +119,13 @@ class ShardSet:
         """
         return self.storage.open(self._numbers[place])
 
-    def repair(self, shard: int) -> bool:
+    def repair(self, place: Place) -> bool:
         """Whether a shard that could not be read is worth another try, as a copy of it has been thrown away."""
-        if not self.storage.repair(shard):
+        number = self._numbers[place]
+        if not self.storage.repair(number):
             return False
         with self._lock:
-            self._indexes.pop(shard, None)
+            self._indexes.pop(number, None)
         return True
 
 

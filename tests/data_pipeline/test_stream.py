@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from data_pipeline.config import DataConfig
+from data_pipeline.dataset import Encoded
 from data_pipeline.decoders import Decoder
 from data_pipeline.order import Order, augmentation_words, epoch_order
 from data_pipeline.stream import Batch, DataStream
@@ -224,13 +225,13 @@ def test_closing_does_not_wait_for_what_was_loaded_ahead(
     config: DataConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stream = DataStream(replace(config, workers=1, prefetch=100), seed=0)
-    fill = stream._dataset.fill
+    decode = stream._dataset.decode
 
-    def slow(room: np.ndarray, dataset_index: int, *words: int) -> None:
+    def slow(image: Encoded, room: np.ndarray, *words: int) -> None:
         time.sleep(0.01)  # a hundred batches of twelve would take 12 seconds
-        fill(room, dataset_index, *words)
+        decode(image, room, *words)
 
-    monkeypatch.setattr(stream._dataset, "fill", slow)
+    monkeypatch.setattr(stream._dataset, "decode", slow)
     started = time.perf_counter()
     with stream.open(0) as batches:
         next(batches)
