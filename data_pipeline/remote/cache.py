@@ -43,9 +43,9 @@ class Wanted:
 class Cache:
     """A folder that holds at most so many bytes. Safe for any number of threads and processes.
 
-    Whoever claims a missing file first fetches it, the others wait for it; the claim of a process that was
-    killed is free at once, and the next one goes on where it stopped. A file gets its name only once its
-    checksum is right, and every process checks it again when it first opens it.
+    Whoever claims a missing file first fetches it, the others wait for it, and share its failure; the claim of a
+    process that was killed is free at once, and the next one goes on where it stopped. A file gets its name only
+    once its checksum is right, and every process checks it again when it first opens it.
 
     Raises:
         ValueError: the folder is another user's, or others may write to it.
@@ -65,6 +65,7 @@ class Cache:
             OSError: the disk is full, and nothing is left to evict.
         """
         path, nap = self.folder / wanted.name, _Nap(self._access, wanted.source, stopped)
+        began = time.time()
         while True:
             descriptor = self._present(path, wanted)
             if descriptor is not None:
@@ -74,9 +75,12 @@ class Cache:
                 nap.take(_progress(path.with_name(path.name + PART)))
                 continue
             try:
-                if not path.exists():
-                    return self._filled(part, path, wanted, fill, nap)
-                part.remove()  # it was finished between the two looks
+                if path.exists():
+                    part.remove()  # it was finished between the two looks
+                elif part.note.failed_at > began:
+                    raise Unreachable(part.note.failure)
+                else:
+                    return self._tried(part, path, wanted, fill, nap)
             finally:
                 part.close()
 
@@ -113,6 +117,13 @@ class Cache:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         fcntl.flock(descriptor, fcntl.LOCK_SH)  # says that it is in use
         return descriptor
+
+    def _tried(self, part: Part, path: Path, wanted: Wanted, fill: Callable[[Part], None], nap: _Nap) -> int:
+        try:
+            return self._filled(part, path, wanted, fill, nap)
+        except Unreachable as error:
+            part.fail(str(error))
+            raise
 
     def _filled(self, part: Part, path: Path, wanted: Wanted, fill: Callable[[Part], None], nap: _Nap) -> int:
         for last in (False, True):

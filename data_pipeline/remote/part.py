@@ -6,23 +6,48 @@ import fcntl
 import hashlib
 import json
 import os
+import time
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 PART, NOTE = ".part", ".note"  # after the name of the whole file
+
+
+@dataclass(frozen=True)
+class Note:
+    """What is known of a part.
+
+    Attributes:
+        validator: of which file it is the beginning; "" is of none that could be gone on with.
+        size: how long the file will be, so that others leave room.
+        failure, failed_at: why it could not be finished, and when.
+    """
+
+    validator: str = ""
+    size: int = 0
+    failure: str = ""
+    failed_at: float = 0.0
+
+    @classmethod
+    def read(cls, part: Path) -> Note:
+        """The note of a part; of one that is missing or was cut, that of a part that is begun again."""
+        try:
+            return cls(**json.loads(part.with_suffix(NOTE).read_bytes()))
+        except (FileNotFoundError, ValueError, TypeError):
+            return cls()
 
 
 class Part:
     """A file that grows under another name until it is whole. A sink for ``Transfer``.
 
     The claim is a lock on the open file, which the kernel lifts when the process ends, however it ends; whoever
-    claims it next goes on from there. A note beside it says which file it is the beginning of (the validator)
-    and how long that will be, so that others leave room.
+    claims it next goes on from there.
     """
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
         self.size = os.fstat(descriptor).st_size
-        self.validator, self._reserved = read_note(path)
+        self.note = Note.read(path)
         self._descriptor: int | None = descriptor
 
     @classmethod
@@ -34,11 +59,15 @@ class Part:
         os.close(descriptor)
         return None
 
+    @property
+    def validator(self) -> str:
+        return self.note.validator
+
     def restart(self, validator: str) -> None:
         """Forget all bytes: those of the file with this validator come."""
         os.ftruncate(self._open, 0)
-        self.size, self.validator = 0, validator
-        self._write_note()
+        self.size = 0
+        self._write(replace(self.note, validator=validator))
 
     def write(self, piece: bytes) -> None:
         """Append."""
@@ -49,9 +78,11 @@ class Part:
 
     def reserve(self, size: int) -> None:
         """Note how long the file will be."""
-        if size != self._reserved:
-            self._reserved = size
-            self._write_note()
+        self._write(replace(self.note, size=size))
+
+    def fail(self, failure: str) -> None:
+        """Note why the file cannot be finished, for those who have waited for it."""
+        self._write(replace(self.note, failure=failure, failed_at=time.time()))
 
     def sha256(self) -> str:
         return sha256_of(self._open)
@@ -59,7 +90,7 @@ class Part:
     def finish(self, path: Path) -> int:
         """Give the file its name; the claim becomes the lock of a reader, whose descriptor this is."""
         os.rename(self.path, path)
-        _note(self.path).unlink(missing_ok=True)
+        self.path.with_suffix(NOTE).unlink(missing_ok=True)
         fcntl.flock(self._open, fcntl.LOCK_SH)
         descriptor, self._descriptor = self._open, None
         return descriptor
@@ -67,7 +98,7 @@ class Part:
     def remove(self) -> None:
         """Remove the file while it is claimed."""
         self.path.unlink(missing_ok=True)
-        _note(self.path).unlink(missing_ok=True)
+        self.path.with_suffix(NOTE).unlink(missing_ok=True)
 
     def close(self) -> None:
         """Leave the file as it is to whoever claims it next."""
@@ -80,21 +111,10 @@ class Part:
         assert self._descriptor is not None
         return self._descriptor
 
-    def _write_note(self) -> None:
-        _note(self.path).write_text(json.dumps({"validator": self.validator, "size": self._reserved}))
-
-
-def read_note(part: Path) -> tuple[str, int]:
-    """(validator, size) of a part; of a note that is missing or was cut, ("", 0): the part is begun again."""
-    try:
-        fields = json.loads(_note(part).read_bytes())
-        return str(fields["validator"]), int(fields["size"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return "", 0
-
-
-def _note(part: Path) -> Path:
-    return part.with_suffix(NOTE)
+    def _write(self, note: Note) -> None:
+        if note != self.note:
+            self.note = note
+            self.path.with_suffix(NOTE).write_text(json.dumps(asdict(note)))
 
 
 def lock(descriptor: int, kind: int) -> bool:

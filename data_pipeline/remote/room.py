@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_pipeline.remote.part import NOTE, PART, Part, is_at, lock, read_note
+from data_pipeline.remote.part import NOTE, PART, Note, Part, is_at, lock
 
 LOCK = "lock"
 _OWN = re.compile(r"[0-9a-f]{64}\.(tar|json)(\.part)?")
@@ -89,7 +89,7 @@ class Room:
                     state = entry.stat(follow_symlinks=False)
                 except FileNotFoundError:
                     continue  # given up meanwhile
-                size = max(state.st_size, read_note(path)[1]) if path.suffix == PART else state.st_size
+                size = max(state.st_size, Note.read(path).size) if path.suffix == PART else state.st_size
                 files.append(_File(path, size, state.st_mtime))
         return files
 

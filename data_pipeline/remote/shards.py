@@ -64,6 +64,8 @@ class RemoteShards(Storage):
 
     def ahead(self, shards_ahead: Callable[[int], Iterable[int]], every: int) -> Ahead:
         with self._lock:
+            if self._streams == 0:
+                self._stopped = threading.Event()
             self._streams += 1
         sizes = [entry.tar_bytes for entry in self.entries]
         return Prefetcher(
@@ -71,12 +73,11 @@ class RemoteShards(Storage):
         )
 
     def _close_stream(self) -> None:
-        """With the last stream, whoever still waits for a server stops; what is opened later starts afresh."""
+        """With the last stream, whoever still waits for a server stops."""
         with self._lock:
             self._streams -= 1
             if self._streams == 0:
                 self._stopped.set()
-                self._stopped = threading.Event()
 
     def _fetch(self, number: int) -> None:
         """Ahead of its need, and so without remembering what could not be had."""

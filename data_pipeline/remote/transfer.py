@@ -74,7 +74,10 @@ class Sink(Protocol):
     """What a download is written to; it may hold the beginning already, of the file with this validator."""
 
     size: int
-    validator: str
+
+    @property
+    def validator(self) -> str:
+        """Of which file it holds the beginning; "" is of none that could be gone on with."""
 
     def restart(self, validator: str) -> None:
         """Forget all bytes: those of the file with this validator come."""
@@ -87,7 +90,7 @@ class Memory:
     """A sink for small files."""
 
     def __init__(self) -> None:
-        self.size, self.validator, self.data = 0, "", bytearray()
+        self.restart("")
 
     def restart(self, validator: str) -> None:
         self.size, self.validator, self.data = 0, validator, bytearray()
