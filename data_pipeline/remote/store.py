@@ -14,7 +14,7 @@ from botocore.exceptions import (  # type: ignore[import-untyped]
     PartialCredentialsError,
 )
 
-from data_pipeline.remote.access import Access
+from data_pipeline.remote.access import LEAST_RATE, Access
 from data_pipeline.remote.transfer import Body, Facts, Missing, Transient, Transport
 from data_pipeline.remote.url import Url
 from data_pipeline.storage import Unreachable
@@ -32,7 +32,7 @@ class Store(Transport):
     def __init__(self, access: Access) -> None:
         self._timeout = access.timeout
         once = {"connect_timeout": access.timeout, "read_timeout": access.timeout, "retries": {"max_attempts": 0}}
-        self._files = s3fs.S3FileSystem(config_kwargs=once, use_listings_cache=False)
+        self._files = s3fs.S3FileSystem(config_kwargs=once, use_listings_cache=False, skip_instance_cache=True)
         self._files.retries = 1
 
     def facts(self, url: Url) -> Facts:
@@ -53,8 +53,10 @@ class Store(Transport):
         assert facts.total is not None
         for offset in range(start, facts.total, PIECE):
             end = min(offset + PIECE, facts.total)
+            # botocore's own time-out is between bytes.
+            seconds = self._timeout + (end - offset) / LEAST_RATE
             with _named_errors(url):
-                piece: bytes = self._files.cat_file(url.text, start=offset, end=end, timeout=self._timeout)
+                piece: bytes = self._files.cat_file(url.text, start=offset, end=end, timeout=seconds)
             yield piece
 
 
@@ -71,4 +73,4 @@ def _named_errors(url: Url) -> Iterator[None]:
 
 
 def _brief(error: Any) -> str:
-    return f"{type(error).__name__}: {error}"
+    return f"{type(error).__name__}: {error}".rstrip(": ")
