@@ -36,7 +36,7 @@ def main() -> None:
         "reads: what a node reads in an epoch, mean over the nodes, and this over 1/nodes of all, the least there "
         "is.\nin use at once: the shards, at most, that a node has read from and will read from again in the "
         "epoch.\nThe last columns: what a node downloads in its second epoch through a cache of so many gigabytes "
-        f"that has seen the first, mean of the first {FOLLOWED} nodes; what is more than it reads is fetched again."
+        f"that has seen the first, mean of the first {FOLLOWED} nodes; what is over its reads is fetched again."
     )
 
 
