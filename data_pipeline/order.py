@@ -66,7 +66,7 @@ def ascending(words: UInt64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
     packed = words & ~index
     packed |= np.arange(len(words), dtype=np.uint64)
     packed.sort()
-    order = (packed & index).astype(np.int64)
+    order = (packed & index).view(np.int64)
     packed >>= np.uint64(bits)
     equal = np.flatnonzero(packed[1:] == packed[:-1])
     if len(equal):
@@ -127,7 +127,7 @@ class Order:
     Args:
         sizes: how many samples each shard holds; it may be none.
         window: how many shards are shuffled together; 0 for all of a lane.
-        lanes: into how many stretches of shards, read side by side, an epoch is cut.
+        lanes: into how many stretches of shards an epoch is cut; position p belongs to lane p modulo ``lanes``.
     """
 
     def __init__(self, seed: int, sizes: Sequence[int], window: int = 0, lanes: int = 1) -> None:
@@ -154,7 +154,7 @@ class Order:
         """
         share = positions_of_rank(cursor, batch, rank, world)
         positions = np.arange(cursor, cursor + batch)
-        by_lane = np.argsort(self._lanes(positions), kind="stable")
+        by_lane = np.argsort(positions % self.lanes, kind="stable")
         return positions[by_lane[share.start - cursor : share.stop - cursor]]
 
     def samples(self, positions: Int64[np.ndarray, " count"]) -> Int64[np.ndarray, " count"]:
@@ -196,7 +196,7 @@ class Order:
         seen: set[int] = set()
         while cursor < limits.max():
             positions = self.positions(cursor, batch, rank, world)
-            wanted = positions[positions < limits[self._lanes(positions)]]
+            wanted = positions[positions < limits[positions % self.lanes]]
             shards = dict.fromkeys(self.shards(self.samples(wanted)).tolist())
             yield from (shard for shard in shards if shard not in seen)
             seen.update(shards)
@@ -204,17 +204,11 @@ class Order:
 
     def _limits(self, cursor: int, windows: int) -> Int64[np.ndarray, " lanes"]:
         """The position at which each lane has read so many windows, from a cursor on."""
-        epoch, place = divmod(cursor, self.size)
-        lanes = np.arange(self.lanes)
-        ahead = place + (lanes - place) % self.lanes
-        limits = epoch * self.size + np.where(ahead < self.size, ahead, self.size + lanes)
+        limits = cursor + (np.arange(self.lanes) - cursor) % self.lanes
         for _ in range(windows):
             for epoch, cut, inside, spots in self._laid_out(limits):
                 limits[inside] = epoch * self.size + cut.after(spots)
         return limits
-
-    def _lanes(self, positions: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
-        return positions % self.size % self.lanes
 
     def _laid_out(
         self, positions: Int64[np.ndarray, " n"]
@@ -227,12 +221,16 @@ class Order:
 
     def _epoch(self, epoch: int) -> Windows:
         shards = self._filled[ascending(random_words(self.seed, Purpose.SHARDS, epoch << 64, len(self._filled)))]
-        return Windows(self._starts[shards], np.diff(self._starts)[shards], self.window, self.lanes)
+        begins, sizes = self._starts[shards], np.diff(self._starts)[shards]
+        return Windows(begins, sizes, self.window, self.lanes, turn=epoch * self.size % self.lanes)
 
     def _shuffle(self, window: tuple[int, int]) -> Int64[np.ndarray, " n"]:
         """The samples of a window, by its epoch and number, in the order in which they are read."""
         epoch, number = window
         spans = [*zip(*(ends.tolist() for ends in self._epochs[epoch].spans(number)), strict=True)]
+        if len(spans) == 1:  # often a whole epoch, whose copies would be large
+            samples = ascending(order_words(self.seed, epoch, *spans[0]))
+            samples += spans[0][0]
+            return samples
         words = np.concatenate([order_words(self.seed, epoch, *span) for span in spans])
-        samples = np.concatenate([np.arange(*span) for span in spans])
-        return np.take(samples, ascending(words))
+        return np.take(np.concatenate([np.arange(*span) for span in spans]), ascending(words))

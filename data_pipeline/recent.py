@@ -28,8 +28,11 @@ class Recent(Generic[K, V]):
 
     def __getitem__(self, key: K) -> V:
         with self._lock:
-            value = self._kept.pop(key) if key in self._kept else self._make(key)
+            if key in self._kept:
+                value = self._kept.pop(key)
+            else:
+                if len(self._kept) == self.most:  # makes room before there is one more
+                    del self._kept[next(iter(self._kept))]
+                value = self._make(key)
             self._kept[key] = value  # last in the dictionary: used most recently
-            if len(self._kept) > self.most:
-                del self._kept[next(iter(self._kept))]
             return value

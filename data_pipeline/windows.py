@@ -11,9 +11,9 @@ Numbers = Int64[np.ndarray, " n"]
 class Windows:
     """The samples of an epoch, laid out shard after shard, cut into lanes and these into windows.
 
-    A *place* counts the samples in the order of time, a *spot* counts them as they are laid out. Place q belongs
-    to lane q modulo ``lanes``, and the spots of a lane are neighbours: so the lanes are read at one pace, and each
-    is a stretch of shards. In a lane every ``window`` shards make a window, and a shard that a lane's border cuts
+    A *place* counts the samples in the order of time, a *spot* counts them as they are laid out. Places belong to
+    the lanes in turn, and the spots of a lane are neighbours: so the lanes are read at one pace, and each is a
+    stretch of shards. In a lane every ``window`` shards make a window, and a shard that a lane's border cuts
     belongs with its part to both. With one lane, places are spots.
 
     Args:
@@ -21,18 +21,18 @@ class Windows:
         sizes: how many samples each of them holds, at least one.
         window: shards in a window; 0 for all that a lane holds.
         lanes: no more than there are samples.
+        turn: the lane of the first place.
     """
 
-    def __init__(self, begins: Numbers, sizes: Numbers, window: int, lanes: int) -> None:
+    def __init__(self, begins: Numbers, sizes: Numbers, window: int, lanes: int, turn: int) -> None:
         assert sizes.min() > 0, sizes
         self._begins = begins
         self._shard_starts = np.concatenate(([0], np.cumsum(sizes)))
-        self.size = int(self._shard_starts[-1])
-        assert lanes <= self.size, (lanes, self.size)
-        self.lanes = lanes
-        each, more = divmod(self.size, lanes)
-        lane = np.arange(lanes + 1)
-        self._lane_starts = lane * each + np.minimum(lane, more)
+        size = int(self._shard_starts[-1])
+        assert lanes <= size, (lanes, size)
+        self._lanes, self._turn = lanes, turn
+        self._first_places = (np.arange(lanes) - turn) % lanes
+        self._lane_starts = np.concatenate(([0], np.cumsum(-(-(size - self._first_places) // lanes))))
         self.starts = self._window_starts(window or len(sizes))
 
     def __len__(self) -> int:
@@ -40,8 +40,7 @@ class Windows:
 
     def spots(self, places: Numbers) -> Numbers:
         """Where the samples at these places are laid out."""
-        turns, lanes = np.divmod(places, self.lanes)
-        spots: np.ndarray = self._lane_starts[lanes] + turns
+        spots: np.ndarray = self._lane_starts[(places + self._turn) % self._lanes] + places // self._lanes
         return spots
 
     def numbers(self, spots: Numbers) -> Numbers:
@@ -49,11 +48,11 @@ class Windows:
         return np.searchsorted(self.starts, spots, side="right") - 1
 
     def after(self, spots: Numbers) -> Numbers:
-        """The place of each spot's lane after the spot's window; past the last place, in the next epoch."""
+        """The place at which each spot's lane has read the spot's window; past the end, in the next epoch."""
         lanes = np.searchsorted(self._lane_starts, spots, side="right") - 1
-        ends = self.starts[self.numbers(spots) + 1]
-        inside = (ends - self._lane_starts[lanes]) * self.lanes + lanes
-        return np.where(ends == self._lane_starts[lanes + 1], self.size + lanes, inside)
+        read = self.starts[self.numbers(spots) + 1] - self._lane_starts[lanes]
+        places: np.ndarray = self._first_places[lanes] + read * self._lanes
+        return places
 
     def spans(self, number: int) -> tuple[Numbers, Numbers]:
         """The samples of a window as spans [begin, end), in ascending order; neighbours are joined."""
@@ -70,4 +69,4 @@ class Windows:
         first = np.searchsorted(self._shard_starts, begins, side="right") - 1
         last = np.searchsorted(self._shard_starts, ends, side="left")
         inner = [self._shard_starts[i + window : j : window] for i, j in zip(first, last, strict=True)]
-        return np.sort(np.concatenate((begins, *inner, [self.size])))
+        return np.sort(np.concatenate((begins, *inner, ends[-1:])))

@@ -34,8 +34,9 @@ def parts_of(seed: int, sizes: list[int], window: int, lanes: int, epoch: int) -
     shards = [shard for _, shard in sorted(zip(of_shards, filled, strict=True))]
     laid_out = [sum(sizes[:shard]) + row for shard in shards for row in range(sizes[shard])]
     rest, parts = iter(laid_out), []
+    lanes, positions = min(lanes, len(laid_out)), range(epoch * len(laid_out), (epoch + 1) * len(laid_out))
     for lane in range(lanes):
-        stretch = islice(rest, len(range(lane, len(laid_out), lanes)))
+        stretch = islice(rest, sum(position % lanes == lane for position in positions))
         pieces = [list(piece) for _, piece in groupby(stretch, lambda sample: shard_of(sample, sizes))]
         each = window or len(sizes)
         windows = [chain(*pieces[i : i + each]) for i in range(0, len(pieces), each)]
@@ -44,15 +45,15 @@ def parts_of(seed: int, sizes: list[int], window: int, lanes: int, epoch: int) -
     return parts
 
 
-def epoch_of(parts: Parts) -> list[int]:
-    """The lanes read in turn."""
+def epoch_of(parts: Parts, epoch: int) -> list[int]:
+    """The lanes read in turn, as the positions go."""
     lanes = [chain(*windows) for windows in parts]
     size = sum(len(samples) for windows in parts for samples in windows)
-    return [next(lanes[place % len(lanes)]) for place in range(size)]
+    return [next(lanes[position % len(lanes)]) for position in range(epoch * size, (epoch + 1) * size)]
 
 
 def expected(order: partial[Order], epochs: int) -> list[int]:
-    return [sample for epoch in range(epochs) for sample in epoch_of(parts_of(*order.args, epoch))]
+    return [sample for epoch in range(epochs) for sample in epoch_of(parts_of(*order.args, epoch), epoch)]
 
 
 @given(ORDERS, st.data())
@@ -75,54 +76,23 @@ def test_one_lane_of_one_window_is_a_full_permutation(seed: int, sizes: list[int
 def test_windows_and_lanes_are_pinned() -> None:
     # A change here changes every training run that has them: it must be deliberate.
     sizes, epoch = [3, 0, 4, 1, 2, 5], np.arange(15)
-    assert Order(7, sizes, window=2).samples(epoch).tolist() == [12, 11, 13, 1, 2, 0, 14, 10, 9, 8, 7, 3, 6, 5, 4]
-    assert Order(7, sizes, window=2, lanes=2).samples(epoch).tolist() == [
-        12,
-        9,
-        11,
-        8,
-        13,
-        7,
-        1,
-        3,
-        2,
-        6,
-        0,
-        5,
-        14,
-        4,
-        10,
-    ]
-    assert Order(7, sizes, window=0, lanes=3).samples(15 + epoch).tolist() == [
-        2,
-        4,
-        11,
-        0,
-        6,
-        13,
-        8,
-        5,
-        10,
-        7,
-        9,
-        14,
-        1,
-        3,
-        12,
-    ]
+    one, two, three = Order(7, sizes, window=2), Order(7, sizes, window=2, lanes=2), Order(7, sizes, lanes=3)
+    assert one.samples(epoch).tolist() == [12, 11, 13, 1, 2, 0, 14, 10, 9, 8, 7, 3, 6, 5, 4]
+    assert two.samples(15 + epoch).tolist() == [11, 2, 13, 0, 4, 7, 6, 1, 5, 8, 10, 9, 14, 3, 12]
+    assert three.samples(15 + epoch).tolist() == [2, 4, 11, 0, 6, 13, 8, 5, 10, 7, 9, 14, 1, 3, 12]
 
 
 @given(ORDERS, st.integers(0, 300), st.integers(1, 6), st.integers(1, 12))
 def test_ranks_share_a_batch_lane_by_lane(order: partial[Order], cursor: int, share: int, world: int) -> None:
     ours, batch = order(), share * world
     parts = [ours.positions(cursor, batch, rank, world).tolist() for rank in range(world)]
-    by_lane = sorted(range(cursor, cursor + batch), key=lambda p: p % ours.size % order.args[3])
+    by_lane = sorted(range(cursor, cursor + batch), key=lambda p: p % ours.lanes)
     assert parts == [by_lane[i : i + share] for i in range(0, batch, share)]
 
 
 def test_ranks_read_their_own_lanes_where_these_divide_the_batch() -> None:
-    order = Order(0, [10] * 64, window=2, lanes=8)
-    for cursor in range(0, 640, 16):
+    order = Order(0, [10] * 64 + [3], window=2, lanes=8)
+    for cursor in range(0, 1300, 16):  # over the borders of epochs, too
         for rank in range(4):
             lanes = order.positions(cursor, 16, rank, 4) % 8
             assert set(lanes.tolist()) == {2 * rank, 2 * rank + 1}
@@ -133,7 +103,7 @@ def test_substitutes_are_all_others_of_the_epoch(order: partial[Order], position
     epoch, place = divmod(position, sum(order.args[1]))
     parts = parts_of(*order.args, epoch)
     in_a_row = [sample for windows in parts for samples in windows for sample in samples]
-    at = in_a_row.index(epoch_of(parts)[place])
+    at = in_a_row.index(epoch_of(parts, epoch)[place])
     assert list(order().following(position)) == in_a_row[at + 1 :] + in_a_row[:at]
 
 
@@ -165,7 +135,7 @@ def test_shards_ahead_are_those_that_the_rank_will_read(
     ours, sizes, rank, batch = order(), order.args[1], data.draw(st.integers(0, world - 1)), share * world
     epochs = (cursor + batch) // ours.size + windows + 3
     endless, numbers = expected(order, epochs), window_numbers(order, epochs)
-    lanes = [position % ours.size % ours.lanes for position in range(len(endless))]
+    lanes = [position % ours.lanes for position in range(len(endless))]
     present = {lanes[position]: numbers[position] for position in reversed(range(cursor, len(endless)))}
     needed: dict[int, None] = {}
     for start in range(cursor, len(endless) - batch, batch):
@@ -178,14 +148,14 @@ def test_shards_ahead_are_those_that_the_rank_will_read(
 def window_numbers(order: partial[Order], epochs: int) -> list[int]:
     """Of each position, which window of its lane it lies in, counted from the first epoch on."""
     numbers: list[int] = []
-    passed = [0] * order.args[3]
+    passed = [0] * order().lanes
     for epoch in range(epochs):
         parts = parts_of(*order.args, epoch)
         lanes = [
             [[number] * len(samples) for number, samples in enumerate(windows, before)]
             for before, windows in zip(passed, parts, strict=True)
         ]
-        numbers += epoch_of(lanes)
+        numbers += epoch_of(lanes, epoch)
         passed = [before + len(windows) for before, windows in zip(passed, parts, strict=True)]
     return numbers
 
