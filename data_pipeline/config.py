@@ -50,6 +50,11 @@ class DataConfig(DataSource):
         resolution: height and width of the images that come out, in pixels.
         channels: 1 (gray) or 3 (colour).
         batch: images per global batch, over all ranks.
+        window: how many shards, next to each other in an epoch's order of them, are shuffled together; 0 for all,
+            so that an epoch is one full permutation of the samples.
+        lanes: into how many stretches of shards an epoch is cut. All are read at one pace, and each by a few
+            neighbouring ranks, so that a node need not read every shard. Best a multiple of the nodes that divides
+            the batch.
         crop: how larger images are cut to the resolution.
         crop_scale: of crop=scaled, the least and the greatest side as shares of the shorter side.
         flip: mirror each image left to right with probability 1/2.
@@ -65,6 +70,8 @@ class DataConfig(DataSource):
     resolution: int = 32
     channels: int = 3
     batch: int = 128
+    window: int = 0
+    lanes: int = 1
     crop: Crop = Crop.none
     crop_scale: list[float] = field(default_factory=lambda: [0.5, 1.0])
     flip: bool = False
@@ -76,7 +83,14 @@ class DataConfig(DataSource):
     on_error: OnError = OnError["raise"]
 
     def __post_init__(self) -> None:
-        for name, least in (("resolution", 1), ("batch", 1), ("workers", 0), ("prefetch", 1)):
+        for name, least in (
+            ("resolution", 1),
+            ("batch", 1),
+            ("window", 0),
+            ("lanes", 1),
+            ("workers", 0),
+            ("prefetch", 1),
+        ):
             value = getattr(self, name)
             if value < least:
                 raise ValueError(f"data.{name} must be at least {least}, got {value}")

@@ -89,6 +89,11 @@ class ShardSet:
         return int(self._starts[-1])
 
     @property
+    def sizes(self) -> list[int]:
+        """How many samples each shard holds."""
+        return list(map(int, np.diff(self._starts)))
+
+    @property
     def fingerprint(self) -> str:
         """What the shards hold, wherever they lie: a digest of their checksums in order."""
         known = self.manifest.shards if self.manifest else [self.index(n) for n in range(len(self.shards))]

@@ -40,7 +40,7 @@ class DataStream:
         self.seed = seed
         self.shards = ShardSet.open(config.shards)
         self._dataset = Dataset(self.shards, config, classes=classes if config.labels else 0)
-        self._order = Order(seed, self.shards.size)
+        self._order = Order(seed, self.shards.sizes, config.window, config.lanes)
         self._undecodable: dict[int, str] = {}
         self._load(np.arange(1), Rooms(config, 1).take(), threading.Event())
         self._dataset.close()

@@ -13,6 +13,7 @@ from scipy import stats
 from data_pipeline.order import (
     Order,
     Purpose,
+    ascending,
     augmentation_words,
     epoch_order,
     positions_of_rank,
@@ -121,20 +122,29 @@ def test_a_seed_must_fit_in_64_bits(seed: int) -> None:
 @given(SEEDS, st.integers(1, 20), st.integers(0, 100), st.integers(0, 70))
 def test_samples_cross_epochs(seed: int, size: int, start: int, count: int) -> None:
     endless = [int(i) for epoch in range(180 // size + 1) for i in epoch_order(seed, epoch, size)]
-    assert Order(seed, size).samples(np.arange(start, start + count)).tolist() == endless[start : start + count]
+    assert Order(seed, [size]).samples(np.arange(start, start + count)).tolist() == endless[start : start + count]
 
 
 def test_following_wraps_within_the_epoch() -> None:
-    order = Order(9, 6)
     epoch = epoch_order(9, 2, 6).tolist()
-    assert list(order.following(2 * 6 + 4)) == [epoch[5], *epoch[:4]]
+    assert list(Order(9, [6]).following(2 * 6 + 4)) == [epoch[5], *epoch[:4]]
 
 
-def test_only_two_epochs_are_kept_and_none_can_be_changed() -> None:
-    order = Order(1, 5)
-    first = order.epoch(0)
-    for epoch in (1, 2, 3, 0):
-        np.testing.assert_array_equal(order.epoch(epoch), epoch_order(1, epoch, 5))
-    assert len(order._epochs) == 2
-    with pytest.raises(ValueError, match="read-only"):
-        first[0] = 3
+def test_only_two_epochs_of_one_window_are_kept() -> None:
+    order = Order(1, [5])
+    for epoch in (0, 1, 2, 3, 0):
+        order.samples(np.arange(5 * epoch, 5 * epoch + 5))
+    assert len(order._shuffled) == 2
+
+
+@given(st.lists(st.integers(0, 15), min_size=1, max_size=40), st.integers(0, 60))
+def test_words_are_sorted_as_numpy_sorts_them_stably(values: list[int], shift: int) -> None:
+    words = np.array(
+        [value << shift for value in values], np.uint64
+    )  # few values: ties in the upper bits, and in all
+    np.testing.assert_array_equal(ascending(words), np.argsort(words, kind="stable"))
+
+
+def test_an_order_needs_samples() -> None:
+    with pytest.raises(ValueError, match="an order needs at least one sample, got 2 shards without any"):
+        Order(0, [0, 0])

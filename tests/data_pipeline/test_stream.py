@@ -19,7 +19,7 @@ from torch import Tensor
 from data_pipeline.config import DataConfig
 from data_pipeline.dataset import Encoded
 from data_pipeline.decoders import Decoder
-from data_pipeline.order import augmentation_words, epoch_order
+from data_pipeline.order import Order, augmentation_words, epoch_order
 from data_pipeline.stream import Batch, DataStream
 from data_pipeline.transforms import Crop, scaled_crop
 
@@ -81,6 +81,20 @@ def test_a_global_batch_is_the_same_for_any_world(config: DataConfig, world: int
     ranks = [take(stream, 4, rank=rank, world=world) for rank in range(world)]
     for k in range(4):
         assert_equal(tensors([batches[k] for batches in ranks]), tensors([whole[k]]))
+
+
+@pytest.mark.parametrize("lanes", [2, 3, 5])
+def test_ranks_that_read_lanes_share_the_same_global_batch(config: DataConfig, lanes: int) -> None:
+    stream = DataStream(replace(config, flip=True, window=2, lanes=lanes), seed=1)
+    order = Order(1, [7, 7, 7, 7, 2], window=2, lanes=lanes)
+    for world in (1, 2, 6):
+        ranks = [take(stream, 4, rank=rank, world=world) for rank in range(world)]
+        for k in range(4):
+            x, _, index = tensors([batches[k] for batches in ranks])
+            assert index.tolist() == order.positions(12 * k, 12, 0, 1).tolist()
+            assert x.amin((1, 2, 3)).tolist() == [min(i, 255 - i) for i in order.samples(index.numpy()).tolist()]
+            bits = torch.from_numpy((augmentation_words(1, index.numpy())[:, 0] >> np.uint64(63)).astype(bool))
+            assert torch.equal(x[:, 0, 0, 0] > 127, bits)  # the right half is the light one
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 7, 20])
@@ -151,7 +165,7 @@ def test_both_decoders_give_the_same_batches(
         {"__key__": f"{i}", formats[i % 3]: encode(image[:8, :8] if i % 2 else image, formats[i % 3])}
         for i, image in enumerate(pixels)
     ]
-    config = DataConfig(str(pack(samples)), 8, channels, 24, Crop.random, flip=True)
+    config = DataConfig(str(pack(samples)), 8, channels, batch=24, crop=Crop.random, flip=True)
     fast, pillow = (take(DataStream(replace(config, decoder=decoder), 5), 2) for decoder in Decoder)
     for ours, theirs in zip(fast, pillow, strict=True):
         assert torch.equal(ours.x, theirs.x)
@@ -256,6 +270,8 @@ def test_a_batch_that_does_not_divide_is_refused(
     ("change", "message"),
     [
         ({"batch": 0}, r"data\.batch must be at least 1, got 0"),
+        ({"window": -1}, r"data\.window must be at least 0, got -1"),
+        ({"lanes": 0}, r"data\.lanes must be at least 1, got 0"),
         ({"resolution": -8}, r"data\.resolution must be at least 1, got -8"),
         ({"workers": -1}, r"data\.workers must be at least 0, got -1"),
         ({"prefetch": 0}, r"data\.prefetch must be at least 1, got 0"),

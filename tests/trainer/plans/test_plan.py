@@ -246,6 +246,14 @@ def test_a_node_reads_what_its_ranks_read():
     assert found.shards_in_steps == len(set.union(*each))
 
 
+def test_a_node_reads_less_of_the_shards_in_lanes():
+    sizes, common = even(6400, 50), {"seed": 3, "batch": 64, "ranks": 16, "ranks_per_node": 4, "steps": 100}
+    everywhere, in_lanes = (reading(sizes, **common, window=4, lanes=lanes) for lanes in (1, 8))
+    assert everywhere.shards_in_steps == 128
+    assert in_lanes.shards_in_steps == 32  # a quarter: these lanes' borders are shards' borders
+    assert in_lanes.samples == everywhere.samples == 16
+
+
 def test_a_node_that_is_not_full_reads_for_the_ranks_there_are():
     found = reading([5, 5], seed=0, batch=6, ranks=3, ranks_per_node=8, steps=1)
     assert (found.nodes, found.samples) == (1, 6)
