@@ -20,6 +20,7 @@ from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
 
 from data_pipeline.config import DataConfig
+from data_pipeline.room import Room, Rooms
 from data_pipeline.storage import Ahead
 
 log = logging.getLogger(__name__)
@@ -51,34 +52,6 @@ class Skip:
 
     dataset_index: int
     reason: str
-
-
-@dataclass(frozen=True)
-class Room:
-    """Where samples are loaded to, one row each; None is what the configuration does not ask for."""
-
-    images: UInt8[np.ndarray, "b c h w"]
-    labels: Int64[np.ndarray, " b"] | None
-    captions: np.ndarray | None
-
-    @classmethod
-    def of(cls, config: DataConfig, count: int) -> Room:
-        """Room for ``count`` samples."""
-        pixels = np.empty((count, config.resolution, config.resolution, config.channels), np.uint8)
-        return cls(
-            images=pixels.transpose(0, 3, 1, 2),
-            labels=np.empty(count, np.int64) if config.labels else None,
-            captions=np.empty(count, object) if config.captions else None,
-        )
-
-    def part(self, start: int, stop: int) -> Room:
-        """These rows, as views."""
-        rows = slice(start, stop)
-        return Room(
-            self.images[rows],
-            None if self.labels is None else self.labels[rows],
-            None if self.captions is None else self.captions[rows],
-        )
 
 
 # (positions, room for their samples, set when nobody wants the result) -> what was skipped
@@ -134,6 +107,7 @@ class Batches:
         self._cursor = cursor
         self._ahead = ahead
         self._on_close = on_close
+        self._rooms = Rooms(config, len(share(cursor)))
         self._pending: deque[_Pending] = deque()
         self._closed = threading.Event()
         self._reported: set[str] = set()
@@ -184,7 +158,7 @@ class Batches:
         positions = self._share(self._cursor)
         self._cursor += config.batch
         count = len(positions)
-        room = Room.of(config, count)
+        room = self._rooms.take()
         # Every worker gets a part of every batch, so that all are busy however few batches are loaded ahead.
         parts = min(max(1, config.workers), count)
         bounds = [count * part // parts for part in range(parts + 1)]

@@ -19,23 +19,23 @@ from data_pipeline.decode import (
     decode_label,
     label_in_json,
 )
-from data_pipeline.decoders import decode_pixels
+from data_pipeline.decoders import Decode, examine
 from data_pipeline.documents import Json
 from data_pipeline.index import Member, ShardIndex
 from data_pipeline.read import ShardReader
 from data_pipeline.shards import ShardSet
 from data_pipeline.storage import Place, Unreachable
-from data_pipeline.transforms import Square, fit
+from data_pipeline.transforms import Channels, Square, fit
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """The bytes of an image, and where they lie."""
+    """An image that has been read, where it lies, and what decodes it."""
 
     member: Member
-    data: bytes
+    decode: Decode
 
 
 class Dataset:
@@ -75,19 +75,19 @@ class Dataset:
         return room
 
     def read(self, dataset_index: int) -> Encoded:
-        """The image of one sample as it lies in its shard.
+        """The image of one sample as it lies in its shard, its size checked.
 
         Raises:
-            UndecodableImage: no image, or one over the limit; names shard and key. Or its shard cannot be had.
+            UndecodableImage: no image, or over the limits; names shard, key and byte span. Or no shard can be had.
         """
         shard, _ = self.shards.locate(dataset_index)
         try:
             try:
-                return self._read_image(dataset_index)
+                return self._encoded(_image_member(*self._locate(dataset_index)))
             except ValueError:
                 if not self._repaired(self.shards.shards[shard]):
                     raise
-            return self._read_image(dataset_index)
+            return self._encoded(_image_member(*self._locate(dataset_index)))
         except Unreachable as error:
             raise UndecodableImage(str(error)) from error
 
@@ -95,7 +95,7 @@ class Dataset:
         """Put an image into ``room``, whose channels lie innermost in memory.
 
         Raises:
-            UndecodableImage: it is damaged or over the limits; names shard, key and byte span.
+            UndecodableImage: it is damaged; names shard, key and byte span.
             ValueError: it does not fit the resolution; names the same.
         """
         try:
@@ -104,8 +104,7 @@ class Dataset:
             except ValueError:
                 if not self._repaired(image.member.shard):
                     raise
-            again = Encoded(image.member, self._reader.read(image.member))
-            return self._decode(again, room, crop_word, scale_word)
+            return self._decode(self._encoded(image.member), room, crop_word, scale_word)
         except Unreachable as error:
             raise UndecodableImage(str(error)) from error
 
@@ -116,30 +115,30 @@ class Dataset:
         self._reader.forget(shard)
         return True
 
-    def _read_image(self, dataset_index: int) -> Encoded:
-        member = _image_member(*self._locate(dataset_index))
-        try:
-            self.limits.check_bytes(member.size)
-        except UndecodableImage as error:
-            raise UndecodableImage(f"{member}: {error}") from error
-        return Encoded(member, self._reader.read(member))
-
-    def _decode(self, image: Encoded, room: Square, crop_word: int, scale_word: int) -> None:
+    def _encoded(self, member: Member) -> Encoded:
         config = self.config
         try:
-            pixels = decode_pixels(
-                image.data, config.channels, self.limits, config.decoder, room.transpose(1, 2, 0)
-            )
+            self.limits.check_bytes(member.size)
+            data = self._reader.read(member)
+            return Encoded(member, examine(data, config.channels, self.limits, config.decoder))
+        except UndecodableImage as error:
+            raise UndecodableImage(f"{member}: {error}") from error
+
+    def _decode(self, image: Encoded, room: Square, crop_word: int, scale_word: int) -> None:
+        inner = room.transpose(1, 2, 0)
+        try:
+            pixels = image.decode(inner)
         except UndecodableImage as error:
             raise UndecodableImage(f"{image.member}: {error}") from error
+        if pixels is not inner:
+            self._fit(image.member, pixels.transpose(2, 0, 1), room, crop_word, scale_word)
+
+    def _fit(self, member: Member, pixels: Channels, room: Square, crop_word: int, scale_word: int) -> None:
+        config = self.config
         try:
-            fitted = fit(
-                pixels.transpose(2, 0, 1), config.resolution, config.crop, crop_word, self._scale, scale_word
-            )
+            room[...] = fit(pixels, config.resolution, config.crop, crop_word, self._scale, scale_word)
         except ValueError as error:
-            raise ValueError(f"{image.member}: {error}") from error
-        if not np.may_share_memory(fitted, room):
-            room[...] = fitted
+            raise ValueError(f"{member}: {error}") from error
 
     def label(self, dataset_index: int) -> int:
         """The class of one sample: its ``cls`` member, or else what its ``json`` member has under cls or label.
@@ -205,7 +204,7 @@ class Dataset:
 
 
 def _image_member(index: ShardIndex, row: int) -> Member:
-    members = [index.member(row, extension) for extension in IMAGE_EXTENSIONS]
+    members = [index.member(row, extension) for extension in index.spans if extension in IMAGE_EXTENSIONS]
     images = [member for member in members if member is not None]
     if len(images) != 1:
         raise UndecodableImage(

@@ -9,17 +9,18 @@ from itertools import chain
 import numpy as np
 from jaxtyping import Int64
 
-from data_pipeline.batches import Batch, Batches, Room, Skip
+from data_pipeline.batches import Batch, Batches, Skip
 from data_pipeline.config import DataConfig, OnError
 from data_pipeline.dataset import Dataset, Encoded
 from data_pipeline.decode import UndecodableImage
 from data_pipeline.order import Order, augmentation_words, check_micro_batches
+from data_pipeline.room import Room, Rooms
 from data_pipeline.shards import ShardSet
 from data_pipeline.transforms import Square, mirror
 
 # Images are read ahead of their decoding, some at once: right after a decode, which fills the processor's caches,
 # every line of Python costs several times as much.
-READ_TOGETHER = 16
+READ_TOGETHER = 32
 
 __all__ = ["Batch", "Batches", "DataConfig", "DataStream", "OnError"]
 
@@ -41,7 +42,7 @@ class DataStream:
         self._dataset = Dataset(self.shards, config, classes=classes if config.labels else 0)
         self._order = Order(seed, self.shards.sizes, config.window, config.lanes)
         self._undecodable: dict[int, str] = {}
-        self._load(np.arange(1), Room.of(config, 1), threading.Event())
+        self._load(np.arange(1), Rooms(config, 1).take(), threading.Event())
         self._dataset.close()
 
     def __len__(self) -> int:

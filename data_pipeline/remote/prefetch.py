@@ -43,7 +43,7 @@ class Prefetcher(Ahead):
         self._every, self._sizes, self._most = every, sizes, most
         self._on_close = on_close
         self._change, self._asking = threading.Condition(), threading.Lock()
-        self._cursor, self._closed = 0, False
+        self._cursor, self._closed, self._warned = 0, False, False
         self._asked_at: int | None = None
         self._coming: Iterator[int] = iter(())
         self._taken: set[int] = set()  # since the order was last asked
@@ -101,10 +101,20 @@ class Prefetcher(Ahead):
         self._before, self._taken = self._taken, set()
         self._coming = self._within(self._shards_ahead(self._asked_at))
 
+    def _warn(self) -> None:
+        if not self._warned:
+            self._warned = True
+            log.warning(
+                "data.cache_bytes=%d holds fewer shards than this rank alone reads in two windows, so that some are "
+                "fetched again and again: raise it, or lower data.window (0 is a whole lane), or raise data.lanes",
+                self._most,
+            )
+
     def _within(self, shards: Iterable[int]) -> Iterator[int]:
         room = self._most
         for shard in shards:
             room -= self._sizes[shard]
             if room < 0:
+                self._warn()
                 return
             yield shard

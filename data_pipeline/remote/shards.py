@@ -20,7 +20,10 @@ log = logging.getLogger(__name__)
 class RemoteShards(Storage):
     """A shard is downloaded whole when it is first needed, or before (``ahead``), and then read like any file.
 
-    One that could not be had is not asked for again by this process.
+    One that could not be had is not asked for again by this process. Where data.on_error=skip, its samples are then
+    passed over as undecodable ones are: positions, the sizes of batches and the keys of the noise stay aligned on
+    all ranks; but the substitutes are chosen by the process that misses the shard, so that the batches of a run in
+    which only one node missed it hold other samples than those of a run in which none did.
 
     Args:
         most: how many bytes of shards may be fetched ahead.

@@ -165,7 +165,7 @@ def test_both_decoders_give_the_same_batches(
         {"__key__": f"{i}", formats[i % 3]: encode(image[:8, :8] if i % 2 else image, formats[i % 3])}
         for i, image in enumerate(pixels)
     ]
-    config = DataConfig(str(pack(samples)), 8, channels, 24, crop=Crop.random, flip=True)
+    config = DataConfig(str(pack(samples)), 8, channels, batch=24, crop=Crop.random, flip=True)
     fast, pillow = (take(DataStream(replace(config, decoder=decoder), 5), 2) for decoder in Decoder)
     for ours, theirs in zip(fast, pillow, strict=True):
         assert torch.equal(ours.x, theirs.x)

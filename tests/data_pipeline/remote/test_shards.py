@@ -197,13 +197,16 @@ def test_shards_are_fetched_before_they_are_needed(server: Server, config: DataC
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("data")]
 
 
-def test_no_more_is_fetched_ahead_than_the_cache_holds(server: Server, config: DataConfig) -> None:
+def test_no_more_is_fetched_ahead_than_the_cache_holds(
+    server: Server, config: DataConfig, caplog: pytest.LogCaptureFixture
+) -> None:
     size = (server.folder / "set" / "shard-000000.tar").stat().st_size
     config = replace(config, shards=f"{server.url}/set", cache_bytes=3 * size)
     with DataStream(config, SEED).open(0) as batches:
         assert len(list(islice(batches, 10))) == 10
     kept = sum(file.stat().st_size for file in Path(config.cache).iterdir())
     assert kept <= 3 * size
+    assert caplog.text.count("holds fewer shards than this rank alone reads in two windows") == 1
 
 
 @pytest.mark.parametrize("fault", [status(500), hang()])
