@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 class RemoteShards(Storage):
     """A shard is downloaded whole when it is first needed, or before (``ahead``), and then read like any file.
 
-    One that could not be had is not asked for again by this process. Where data.on_error=skip, its samples are then
+    One that could not be had is not asked for again by this process. Where data.on_error=skip, its samples are
     passed over as undecodable ones are: positions, the sizes of batches and the keys of the noise stay aligned on
     all ranks; but the substitutes are chosen by the process that misses the shard, so that the batches of a run in
     which only one node missed it hold other samples than those of a run in which none did.
