@@ -82,7 +82,8 @@ class Preparation:
             raise UndecodableImage(
                 f"the image has {image.width}x{image.height} pixels, smaller than resolution={self.resolution}"
             )
-        return self.format.name, self._encoded(resize_lanczos(center_crop_square(image), self.resolution))
+        square = resize_lanczos(center_crop_square(image), self.resolution)
+        return self.format.name, encoded(square, self.format, self._quality())
 
     def choices(self) -> dict[str, Json]:
         """All that decides the images, as the manifest keeps it; the format where it is not PNG."""
@@ -100,18 +101,6 @@ class Preparation:
 
     def _quality(self) -> int | None:
         return JPEG_QUALITY if self.quality is None and self.format is Format.jpg else self.quality
-
-    def _encoded(self, image: Image.Image) -> bytes:
-        if self.format is Format.png:
-            return encode_png(image)
-        buffer = io.BytesIO()
-        if self.format is Format.jpg:
-            image.save(buffer, "JPEG", quality=self._quality(), subsampling=0)
-        elif self.quality is None:
-            image.save(buffer, "WEBP", lossless=True)
-        else:
-            image.save(buffer, "WEBP", quality=self.quality)
-        return buffer.getvalue()
 
 
 PASSED_THROUGH = Preparation()
@@ -136,3 +125,17 @@ def check_header(data: bytes) -> None:
         raise UndecodableImage(
             f"the image has {width}x{height} pixels, and at most {DEFAULT_LIMITS.max_pixels} are decoded"
         )
+
+
+def encoded(image: Image.Image, format: Format, quality: int | None) -> bytes:
+    """The image in a format, of a JPEG's or a WebP's quality; without loss where there is none."""
+    if format is Format.png:
+        return encode_png(image)
+    buffer = io.BytesIO()
+    if format is Format.jpg:
+        image.save(buffer, "JPEG", quality=quality, subsampling=0)
+    elif quality is None:
+        image.save(buffer, "WEBP", lossless=True)
+    else:
+        image.save(buffer, "WEBP", quality=quality)
+    return buffer.getvalue()
