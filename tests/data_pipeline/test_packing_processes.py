@@ -18,25 +18,12 @@ from data_pipeline.folder import Folder
 from data_pipeline.idx import Mnist
 from data_pipeline.sources import Digits, Photographs
 from data_pipeline.write import write_shards
+from tests.data_pipeline.slow import Slow
 from tests.data_pipeline.test_cifar import COUNTS, batch
 from tests.data_pipeline.test_crew import members_of
 from tests.data_pipeline.test_idx import write as write_mnist
 
 ROOT = Path(__file__).parents[2]
-
-
-class Slow(Photographs):
-    """Forty small crops, of a hundredth of a second each, and a fatal one for whoever packs it."""
-
-    def __init__(self, fatal: int = -1) -> None:
-        super().__init__(count=40, resolution=6)
-        self.fatal = fatal
-
-    def sample(self, i: int) -> dict[str, str | bytes]:
-        time.sleep(0.01)
-        if i == self.fatal:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().sample(i)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -45,7 +32,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def whole(tmp_path: Path) -> dict[str, bytes]:
-    write_shards(Photographs(count=40, resolution=6), tmp_path / "whole", samples_per_shard=3)
+    write_shards(Slow(0.0), tmp_path / "whole", samples_per_shard=3)
     return contents(tmp_path / "whole")
 
 
@@ -63,7 +50,7 @@ def test_a_dead_worker_is_an_error_that_names_its_shard(tmp_path: Path, whole: d
 PACK = """
 import sys
 from pathlib import Path
-from tests.data_pipeline.test_packing_processes import Slow
+from tests.data_pipeline.slow import Slow
 from data_pipeline.write import write_shards
 tell = lambda done, total: print(done, flush=True)
 write_shards(Slow(), Path(sys.argv[1]), samples_per_shard=3, workers=2, progress=tell)
