@@ -40,9 +40,12 @@ class Stretch:
 
 @dataclass(frozen=True)
 class Packed:
-    """A finished shard: its entry in the manifest, how many images are in which format, and what was skipped."""
+    """A finished shard: its entry in the manifest, how many images are in which format, and what was skipped.
 
-    entry: ShardEntry
+    Where every image was skipped there is no shard, and no entry.
+    """
+
+    entry: ShardEntry | None
     formats: Mapping[str, int]
     skipped: Mapping[str, str]
     written: bool
@@ -61,6 +64,9 @@ class Packer:
     def __call__(self, stretch: Stretch, tell: Tell) -> Packed:
         """The stretch as a shard with its index beside it. Raises what the source refuses."""
         skipped = _read_skipped(stretch.shard)
+        if self.skip and len(skipped) == len(stretch):
+            tell(len(stretch))
+            return Packed(None, {}, skipped, written=False)
         index = None if skipped and not self.skip else _whole(stretch, len(skipped))
         if index is not None:
             tell(len(stretch))
@@ -68,13 +74,17 @@ class Packer:
         index_path(stretch.shard).unlink(missing_ok=True)  # never an old index beside a new shard
         skipped_path(stretch.shard).unlink(missing_ok=True)
         keys, skipped = self._write(stretch, tell)
+        if not keys:
+            stretch.shard.unlink()
+        if skipped:
+            write_document(skipped_path(stretch.shard), KIND, VERSION, {"skipped": skipped})
+        if not keys:
+            return Packed(None, {}, skipped, written=False)
         index = scan_tar(stretch.shard)
         if index.keys != tuple(keys):
             raise ValueError(
                 f"{self.source.description}: keys must be distinct and have no dots, got {keys[0]!r}, …"
             )
-        if skipped:
-            write_document(skipped_path(stretch.shard), KIND, VERSION, {"skipped": skipped})
         index.write()  # last: with it, the shard is finished
         return _packed(index, skipped, written=True)
 
@@ -95,11 +105,6 @@ class Packer:
                     _add(tar, sample)
                     keys.append(str(sample["__key__"]))
                 tell(1)
-            if not keys:
-                name, reason = next(iter(skipped.items()))
-                raise ValueError(
-                    f"{stretch}: none of its {len(stretch)} images can be packed, as {name}: {reason}"
-                )
         return keys, skipped
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,7 +118,21 @@ def _decodes(reader: ShardReader, index: ShardIndex, row: int) -> bool:
         for extension in IMAGE_EXTENSIONS:
             member = index.member(row, extension)
             if member is not None:
-                open_image(reader.read(member), channels=3)
+                data = reader.read(member)
+                open_image(data, channels=3)
+                if extension == "png" and not _checksums_hold(data):
+                    return False
     except ValueError:
         return False
+    return True
+
+
+def _checksums_hold(png: bytes) -> bool:
+    """Whether each chunk of a PNG that decodes has its own checksum; Pillow does not look at those of pixels."""
+    place = len(b"\x89PNG\r\n\x1a\n")
+    while place < len(png):
+        end = place + 8 + int.from_bytes(png[place : place + 4])
+        if zlib.crc32(png[place + 4 : end]) != int.from_bytes(png[end : end + 4]):
+            return False
+        place = end + 4
     return True

@@ -59,16 +59,21 @@ def write_shards(
         return _finished(out, plan)
     _claim(out, plan)
     packed = _packed(source, out, plan, workers, on_error, progress)
+    skipped = {name: reason for each in packed for name, reason in each.skipped.items()}
+    entries = tuple(each.entry for each in packed if each.entry is not None)
+    if not entries:
+        name, reason = next(iter(skipped.items()), ("it", "empty"))
+        raise ValueError(f"{source.description}: no image can be packed, as {name}: {reason}")
     manifest = replace(
         plan,
-        shards=tuple(each.entry for each in packed),
+        shards=entries,
         formats=dict(sorted(sum((Counter(each.formats) for each in packed), Counter()).items())),
-        skipped={name: reason for each in packed for name, reason in each.skipped.items()},
+        skipped=skipped,
     )
     manifest.write(out / MANIFEST)
     _clear(out)
     written = sum(each.written for each in packed)
-    return Packing(manifest, written, len(packed) - written)
+    return Packing(manifest, written, len(entries) - written)
 
 
 def agreed_samples_per_shard(out: Path) -> int | None:

@@ -154,11 +154,27 @@ def test_a_shard_with_gaps_is_not_kept_by_who_wants_none(damaged: Path, tmp_path
         write_shards(Lsun(damaged), tmp_path / "out", samples_per_shard=9)
 
 
-def test_a_shard_of_nothing_but_bad_images_is_an_error(tmp_path: Path) -> None:
+def test_where_every_image_is_bad_there_is_no_shard(tmp_path: Path) -> None:
+    bad = dict.fromkeys(KEYS[10:], b"x")
+    path, out = make_lmdb(tmp_path / "lmdb", IMAGES | bad), tmp_path / "out"
+
+    def stop(done: int, total: int) -> None:
+        if done == 35:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_shards(Lsun(path), out, samples_per_shard=5, on_error=OnError.skip, progress=stop)
+    packing = write_shards(Lsun(path), out, samples_per_shard=5, on_error=OnError.skip)
+    assert (packing.written, packing.kept, packing.manifest.samples) == (0, 2, 10)
+    assert [entry.name for entry in packing.manifest.shards] == ["shard-000000.tar", "shard-000001.tar"]
+    assert list(packing.manifest.skipped) == [f"key {key}" for key in KEYS[10:]]
+    names = {"manifest.json", *(f"shard-00000{n}.{end}" for n in (0, 1) for end in ("tar", "json"))}
+    assert {file.name for file in out.iterdir()} == names
+
+
+def test_nothing_but_bad_images_is_an_error(tmp_path: Path) -> None:
     path = make_lmdb(tmp_path / "lmdb", {f"{i:040x}": b"x" for i in range(4)})
-    with pytest.raises(
-        ValueError, match=r"shard-000000\.tar: none of its 2 images can be packed, as key 0+: neither"
-    ):
+    with pytest.raises(ValueError, match=r"lmdb: no image can be packed, as key 0+: neither a PNG"):
         write_shards(Lsun(path), tmp_path / "out", samples_per_shard=2, on_error=OnError.skip)
 
 

@@ -55,6 +55,17 @@ def test_each_bad_shard_is_named_once_and_no_other(packed: Path, workers: int) -
     assert done[-1] == (5, 5)
 
 
+def test_any_flipped_bit_of_a_png_is_told_from_its_key(packed: Path) -> None:
+    shard = packed / "shard-000002.tar"
+    member = ShardIndex.read(shard).member(1, "png")
+    assert member is not None
+    whole = shard.read_bytes()
+    for byte in range(member.offset, member.offset + member.size, 7):
+        flip(shard, byte)
+        assert "damaged at the keys 00000011" in verify(packed)[0], byte - member.offset
+        shard.write_bytes(whole)
+
+
 def test_a_whole_folder_has_no_problems_and_is_left_as_it_is(packed: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in packed.iterdir()}
     assert verify(packed, workers=2) == []
