@@ -27,7 +27,8 @@ def carried_out(
 ) -> Iterator[tuple[int, R]]:
     """(number of the task, what the job made of it), as the tasks are done; in this process with one worker.
 
-    A job is sent to each process once, so it is a value that can be pickled and opens its files where it runs.
+    A job is sent to each process once, so it is a value that can be pickled, of a module that can be imported,
+    and opens its files where it runs.
     The processes are started anew and not forked: no open file, map or lock of ours is shared with them.
 
     Args:

@@ -1,0 +1,1 @@
+"""Benchmarks of the data pipeline: its order, its opening, its decoders and whole loaders."""
