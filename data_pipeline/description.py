@@ -56,7 +56,10 @@ def contents(shards: ShardSet, *, workers: int = 1, progress: Callable[[int, int
         done += count
         progress(done, len(shards.shards))
 
-    found = [each for _, each in carried_out(_of_one, shards.shards, workers=workers, tell=tell)]
+    here = [place for place in shards.shards if isinstance(place, Path)]
+    if len(here) < len(shards.shards):
+        raise ValueError(f"{shards.spec} lies at an address, and only shards on a disk are described: copy them")
+    found = [each for _, each in carried_out(_of_one, here, workers=workers, tell=tell)]
     lengths = [each.image_bytes for each in found if each.image_bytes[2]]
     return Contents(
         sum(each.samples for each in found),

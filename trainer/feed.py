@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import replace
 
 import torch
@@ -21,6 +22,7 @@ class Feed:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._side = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._copied_from: deque[tuple[torch.cuda.Event, Batch]] = deque()
 
     def __call__(self, batch: Batch) -> Batch:
         """The batch, fit to be worked on by the device's present stream."""
@@ -28,6 +30,7 @@ class Feed:
             return self._moved(batch)
         with torch.cuda.stream(self._side):
             moved = self._moved(batch)
+        self._hold(batch, self._side.record_event())
         present = torch.cuda.current_stream(self.device)
         present.wait_stream(self._side)
         for tensor in (moved.x, moved.condition, moved.index):
@@ -36,6 +39,12 @@ class Feed:
                     present
                 )  # its memory is the side's to give away, and not before the step is over
         return moved
+
+    def _hold(self, batch: Batch, copied: torch.cuda.Event) -> None:
+        # Once nobody holds a batch another one is loaded into its memory, which must have been copied by then.
+        while self._copied_from and self._copied_from[0][0].query():
+            self._copied_from.popleft()
+        self._copied_from.append((copied, batch))
 
     def _moved(self, batch: Batch) -> Batch:
         condition = None if batch.condition is None else self._copy(batch.condition)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from contextlib import contextmanager
 
 import pytest
@@ -28,11 +29,23 @@ def test_on_a_cpu_a_batch_stays_where_it_is(labels):
     assert (fed.cursor, fed.global_size) == (12, 4)
 
 
+class RecordedEvent:
+    """Past or not, as the test says."""
+
+    past = False
+
+    def query(self) -> bool:
+        return self.past
+
+
 class RecordedStream:
     """What is asked of a stream, in order, in a list that all share."""
 
     def __init__(self, name: str, told: list[str]) -> None:
         self.name, self.told = name, told
+
+    def record_event(self) -> RecordedEvent:
+        return RecordedEvent()
 
     def wait_stream(self, other: RecordedStream) -> None:
         self.told.append(f"{self.name} waits for {other.name}")
@@ -63,9 +76,22 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_on_an_accelerator_copies_run_aside_and_the_step_waits_for_them_on_the_device(told):
-    with FakeTensorMode():
+    with FakeTensorMode(allow_non_fake_inputs=True):
         fed = Feed(torch.device("cuda", 0))(batch())
     assert {fed.x.device.type, fed.condition.device.type, fed.index.device.type} == {"cuda"}
     copies = ["copy to cuda:0, not waited for"] * 3
     kept = ["kept for present"] * 3  # else the side stream could write the next batch into memory still read from
     assert told == ["side begins", *copies, "side ends", "present waits for side", *kept]
+
+
+def test_the_hosts_memory_is_held_until_it_has_been_copied(told, monkeypatch):
+    whole = [batch() for _ in range(3)]
+    held = [weakref.ref(each) for each in whole]
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        feed = Feed(torch.device("cuda", 0))
+        for _ in range(2):
+            feed(whole.pop(0))
+        assert [each() is not None for each in held] == [True, True, True]
+        monkeypatch.setattr(RecordedEvent, "past", True)
+        feed(whole.pop(0))
+    assert [each() is not None for each in held] == [False, False, True]
