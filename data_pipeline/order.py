@@ -71,7 +71,7 @@ def ascending(words: UInt64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
     equal = np.flatnonzero(packed[1:] == packed[:-1])
     if len(equal):
         tied = np.union1d(equal, equal + 1)
-        order[tied] = order[tied][np.lexsort((words[order[tied]], packed[tied]))]
+        order[tied] = order[tied][np.argsort(words[order[tied]], kind="stable")]
     return order
 
 
