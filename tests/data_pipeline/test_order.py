@@ -13,7 +13,6 @@ from scipy import stats
 from data_pipeline.order import (
     Order,
     Purpose,
-    ascending,
     augmentation_words,
     epoch_order,
     positions_of_rank,
@@ -135,19 +134,6 @@ def test_only_two_epochs_of_one_window_are_kept() -> None:
     for epoch in (0, 1, 2, 3, 0):
         order.samples(np.arange(5 * epoch, 5 * epoch + 5))
     assert len(order._shuffled) == 2
-
-
-@given(st.lists(st.integers(0, 15), min_size=1, max_size=40), st.sampled_from([0, 1, 3, 60]))
-def test_words_are_sorted_as_numpy_sorts_them_stably(values: list[int], shift: int) -> None:
-    words = np.array(
-        [value << shift for value in values], np.uint64
-    )  # few, with ties in the upper bits and in all
-    np.testing.assert_array_equal(ascending(words), np.argsort(words, kind="stable"))
-
-
-def test_words_that_agree_in_all_but_their_last_bits_are_sorted() -> None:
-    words = np.array([5 << 60, 3, 2, 1 << 60, 7, 5 << 60 | 1, 3], np.uint64)
-    assert ascending(words).tolist() == [2, 1, 6, 4, 3, 0, 5]
 
 
 def test_an_order_needs_samples() -> None:
