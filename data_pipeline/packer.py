@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import logging
-import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +11,10 @@ from data_pipeline.atomic import atomically
 from data_pipeline.crew import Tell
 from data_pipeline.decode import IMAGE_EXTENSIONS
 from data_pipeline.documents import Document, write_document
-from data_pipeline.index import ABSENT, ShardIndex, file_sha256, index_path, scan_tar
+from data_pipeline.index import ABSENT, ShardIndex, file_sha256, index_path
 from data_pipeline.manifest import ShardEntry
 from data_pipeline.sources import Source, UnusableImage
+from data_pipeline.tarball import Tarball
 
 log = logging.getLogger(__name__)
 
@@ -73,24 +72,21 @@ class Packer:
             return _packed(index, skipped, written=False)
         index_path(stretch.shard).unlink(missing_ok=True)  # never an old index beside a new shard
         skipped_path(stretch.shard).unlink(missing_ok=True)
-        keys, skipped = self._write(stretch, tell)
-        if not keys:
+        tarball, skipped = self._write(stretch, tell)
+        if not tarball:
             stretch.shard.unlink()
         if skipped:
             write_document(skipped_path(stretch.shard), KIND, VERSION, {"skipped": skipped})
-        if not keys:
+        if not tarball:
             return Packed(None, {}, skipped, written=False)
-        index = scan_tar(stretch.shard)
-        if index.keys != tuple(keys):
-            raise ValueError(
-                f"{self.source.description}: keys must be distinct and have no dots, got {keys[0]!r}, …"
-            )
+        index = tarball.index(stretch.shard)
         index.write()  # last: with it, the shard is finished
         return _packed(index, skipped, written=True)
 
-    def _write(self, stretch: Stretch, tell: Tell) -> tuple[list[str], dict[str, str]]:
-        keys, skipped = [], {}
-        with atomically(stretch.shard) as file, tarfile.open(fileobj=file, mode="w|") as tar:
+    def _write(self, stretch: Stretch, tell: Tell) -> tuple[Tarball, dict[str, str]]:
+        skipped: dict[str, str] = {}
+        with atomically(stretch.shard) as file:
+            tarball = Tarball(file)
             for row in range(stretch.start, stretch.stop):
                 try:
                     sample = self.source.sample(row)
@@ -102,26 +98,15 @@ class Packer:
                         ) from error
                     skipped[error.name] = error.reason
                 else:
-                    _add(tar, sample)
-                    keys.append(str(sample["__key__"]))
+                    tarball.add(sample)
                 tell(1)
-        return keys, skipped
+            tarball.close()
+        return tarball, skipped
 
 
 def skipped_path(shard: Path) -> Path:
     """Where the names of what was skipped lie until the manifest has them."""
     return shard.with_suffix(".skipped")
-
-
-def _add(tar: tarfile.TarFile, sample: Mapping[str, str | bytes]) -> None:
-    # As webdataset's own writer does it, but with no times and no names of users: the same samples give the same
-    # bytes.
-    for extension in sorted(sample.keys() - {"__key__"}):
-        data = sample[extension]
-        assert isinstance(data, bytes), extension
-        member = tarfile.TarInfo(f"{sample['__key__']!s}.{extension}")
-        member.size, member.mode = len(data), 0o444
-        tar.addfile(member, io.BytesIO(data))
 
 
 def _whole(stretch: Stretch, skipped: int) -> ShardIndex | None:

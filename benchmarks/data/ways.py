@@ -1,7 +1,7 @@
 """One way of loading batches, in a process of its own: prints the seconds that an image took.
 
-Every way gives batches of 64 images as bytes, NCHW by their shape and with the channels innermost in memory, half of
-them mirrored, in an order that it shuffles as it can. The peers mirror by the fastest call that their decoder's
+Every way gives batches of 64 images as bytes, NCHW by their shape and with the channels innermost in memory, half
+of them mirrored, in an order that it shuffles as it can. The peers mirror by the fastest call that their decoder's
 library has.
 """
 
@@ -140,7 +140,7 @@ def mosaicml(folder: Path, decode: Decode, workers: int) -> Iterator[Tensor]:
 
 
 def define_what_torchvision_lacks() -> None:
-    """A torchvision that was built for CUDA is not imported beside a torch without it, for want of two operators."""
+    """A torchvision built for CUDA is not imported beside a torch without it, for want of two operators."""
     if torch.version.cuda is None:
         library = torch.library.Library("torchvision", "FRAGMENT")
         for name in ("nms", "qnms"):

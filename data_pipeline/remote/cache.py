@@ -21,6 +21,7 @@ from data_pipeline.storage import Unreachable
 log = logging.getLogger(__name__)
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+SMALL = 2**20  # bytes that are enough for a file whose length nobody said, which is an index
 LONGEST_NAP = 0.25  # seconds between two looks at what another process does
 
 
@@ -128,7 +129,8 @@ class Cache:
     def _filled(self, part: Part, path: Path, wanted: Wanted, fill: Callable[[Part], None], nap: _Nap) -> int:
         for last in (False, True):
             try:
-                self._reserve(part, part.size if wanted.size is None else wanted.size, wanted, nap)
+                if wanted.size is not None:
+                    self._reserve(part, wanted.size, wanted, nap)
                 fill(part)
                 if wanted.size is None:
                     self._reserve(part, part.size, wanted, nap)
@@ -160,7 +162,7 @@ class Cache:
             nap.take(None)
 
     def _make_room_on_disk(self, part: Part, wanted: Wanted, last: bool, error: OSError) -> None:
-        need = (wanted.size or part.size) - part.size
+        need = SMALL + part.size if wanted.size is None else wanted.size - part.size
         if not last:
             log.warning("the disk of data.cache=%s is full: evicting for %s", self.folder, wanted.source)
             self._room.free(part, need)

@@ -105,8 +105,8 @@ class Prefetcher(Ahead):
         if not self._warned:
             self._warned = True
             log.warning(
-                "data.cache_bytes=%d holds fewer shards than this rank alone reads in two windows, so that some "
-                "are fetched again and again: raise it, or lower data.window (0 is a whole lane), or raise data.lanes",
+                "data.cache_bytes=%d holds fewer shards than this rank alone reads in two windows, so some are "
+                "fetched again and again: raise it, or lower data.window (0: all of a lane) or raise data.lanes",
                 self._most,
             )
 

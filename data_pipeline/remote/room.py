@@ -9,8 +9,8 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from data_pipeline.remote.part import NOTE, PART, Note, Part, is_at, lock
 
@@ -19,15 +19,14 @@ _OWN = re.compile(r"[0-9a-f]{64}\.(tar|json)(\.part)?")
 STALE = 24 * 3600.0  # seconds after which a part that nobody claims is litter
 
 
-@dataclass(frozen=True)
-class _File:
-    path: Path
+class _File(NamedTuple):
+    name: str
     bytes: int
     used: float
 
     @property
     def is_part(self) -> bool:
-        return self.path.suffix == PART
+        return self.name.endswith(PART)
 
 
 class Room:
@@ -43,19 +42,20 @@ class Room:
     def reserve(self, part: Part, size: int) -> bool:
         """Make room for the ``size`` bytes that a part will have; False while others' parts need too much."""
         with self._locked():
-            files = [file for file in self._others(part) if not _is_litter(file)]
-            victims = [file for file in files if not (file.is_part and _claimed(file.path))]
+            files = [file for file in self._others(part) if not self._is_litter(file)]
             excess = sum(file.bytes for file in files) + size - self.most
-            if excess > sum(file.bytes for file in victims):
-                return False
-            _evict(victims, lambda freed: freed >= excess)
+            if excess > 0:
+                victims = [file for file in files if not (file.is_part and _claimed(self.folder / file.name))]
+                if excess > sum(file.bytes for file in victims):
+                    return False
+                self._evict(victims, lambda freed: freed >= excess)
             part.reserve(size)
             return True
 
     def free(self, part: Part, size: int) -> None:
         """Make room on the disk itself, where it is full before the cache is."""
         with self._locked():
-            _evict(self._others(part), lambda freed: free_bytes(self.folder) >= size)
+            self._evict(self._others(part), lambda freed: free_bytes(self.folder) >= size)
 
     def finish(self, part: Part, path: Path) -> int:
         """Give a part its name, and nobody counts it twice or not at all meanwhile."""
@@ -79,34 +79,36 @@ class Room:
 
     def _others(self, part: Part) -> list[_File]:
         """The cache's files but this part; a part counts as long as it will be. Files of others are left alone."""
-        files = []
+        files, own = [], part.path.name
         with os.scandir(self.folder) as entries:
             for entry in entries:
-                path = Path(entry.path)
-                if not _OWN.fullmatch(entry.name) or path == part.path:
+                name = entry.name
+                if not _OWN.fullmatch(name) or name == own:
                     continue
                 try:
                     state = entry.stat(follow_symlinks=False)
                 except FileNotFoundError:
                     continue  # given up meanwhile
-                size = max(state.st_size, Note.read(path).size) if path.suffix == PART else state.st_size
-                files.append(_File(path, size, state.st_mtime))
+                size = state.st_size
+                if name.endswith(PART):
+                    size = max(size, Note.read(self.folder / name).size)
+                files.append(_File(name, size, state.st_mtime))
         return files
 
+    def _is_litter(self, file: _File) -> bool:
+        """Whether it was a part that nobody wants any more, and is gone now."""
+        stale = file.is_part and file.used < time.time() - STALE
+        return stale and _remove(self.folder / file.name, even_open=False)
 
-def _is_litter(file: _File) -> bool:
-    return file.is_part and file.used < time.time() - STALE and _remove(file.path, even_open=False)
-
-
-def _evict(files: list[_File], enough: Callable[[int], bool]) -> None:
-    """Remove files, idle and least recently used first, until it is enough."""
-    freed = 0
-    for even_open in (False, True):
-        for file in sorted(files, key=lambda file: file.used):
-            if enough(freed):
-                return
-            if _remove(file.path, even_open):
-                freed += file.bytes
+    def _evict(self, files: list[_File], enough: Callable[[int], bool]) -> None:
+        """Remove files, idle and least recently used first, until it is enough."""
+        freed = 0
+        for even_open in (False, True):
+            for file in sorted(files, key=lambda file: file.used):
+                if enough(freed):
+                    return
+                if _remove(self.folder / file.name, even_open):
+                    freed += file.bytes
 
 
 def _remove(path: Path, even_open: bool) -> bool:

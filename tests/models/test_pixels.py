@@ -81,3 +81,13 @@ def test_floats_are_there_already():
 def test_bad_input_is_refused():
     with pytest.raises(ValueError, match=r"pixels\.deviation must be positive, got 0"):
         PixelRange(0.0, 0.0)
+
+
+def test_each_channel_comes_out_in_one_piece() -> None:
+    """A stream puts the channels of a pixel side by side; nothing of that must be left in the floats."""
+    apart = torch.randint(0, 256, (2, 3, 5, 4), dtype=torch.uint8)
+    together = apart.contiguous(memory_format=torch.channels_last)
+    for pixels in (PixelRange.signed, NCSN):
+        ours, theirs = (as_data(x, pixels, noise(2)) for x in (together, apart))
+        assert torch.equal(ours, theirs)
+        assert ours.stride() == theirs.stride() == (60, 20, 4, 1)

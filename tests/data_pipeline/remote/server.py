@@ -164,6 +164,18 @@ def whole(request: Handler, data: bytes, start: int) -> None:
     request.serve(data, 0)
 
 
+def shifted(request: Handler, data: bytes, start: int) -> None:
+    """A range comes that was not asked for."""
+    span = f"bytes {start + 1}-{len(data) - 1}/{len(data)}"
+    request.answer(206, data[start + 1 :], {"ETag": tag(data), "Content-Range": span})
+
+
+def of_another(request: Handler, data: bytes, start: int) -> None:
+    """The range of a file that has changed, although only that of the old one was asked for."""
+    span = f"bytes {start}-{len(data) - 1}/{len(data)}"
+    request.answer(206, bytes(len(data) - start), {"ETag": '"other"', "Content-Range": span})
+
+
 def without_validator(request: Handler, data: bytes, start: int) -> None:
     """No ETag, and so no way to know whether a range is of the same file."""
     request.answer(200, data)

@@ -241,6 +241,19 @@ def test_a_note_that_was_cut_is_no_note(access: Access) -> None:
     again.close()
 
 
+def test_a_part_that_got_its_name_before_it_was_locked_is_not_claimed(
+    access: Access, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = private_folder(access.folder) / "a.tar.part"
+
+    def late(descriptor: int, kind: int) -> bool:
+        path.rename(access.folder / "a.tar")
+        return True
+
+    monkeypatch.setattr("data_pipeline.remote.part.lock", late)
+    assert Part.claim(path) is None
+
+
 def test_a_folder_that_others_may_write_to_is_refused(tmp_path: Path) -> None:
     own = private_folder(tmp_path / "new" / "cache")
     assert own.stat().st_mode & 0o777 == 0o700

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import email.utils
+import ssl
+import subprocess
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,7 +24,9 @@ from tests.data_pipeline.remote.server import (
     cut,
     hang,
     instead,
+    of_another,
     redirect,
+    shifted,
     status,
     trickle,
     whole,
@@ -59,6 +64,9 @@ RECOVERED = {
     "progress is no failure": [cut(30_000)] * 8,
     "range ignored": [cut(100_000), whole],
     "no validator": [without_validator],
+    "another range": [cut(100_000), shifted],
+    "a range of another file": [cut(100_000), of_another],
+    "an unknown range": [cut(100_000), status(206)],
 }
 
 
@@ -175,6 +183,28 @@ def test_redirects_are_followed_to_where_it_is_as_safe(transfer: Transfer, serve
     assert _led_to(url, "https://a/x", "y") == "https://a/y"
     with pytest.raises(Unreachable, match="leads from https:// to http://, which is not followed"):
         _led_to(url, "https://a/x", "http://a/y")
+
+
+def test_a_server_that_is_not_who_it_says_is_refused(
+    access: Access, server: Server, url: Url, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    request = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    names = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"]
+    subprocess.run([*request, *names, "-out", certificate, "-keyout", key], check=True, capture_output=True)
+    with Server(server.folder) as secure:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key)
+        secure.socket = context.wrap_socket(secure.socket, server_side=True)
+        address = Url.parse(f"https://127.0.0.1:{secure.server_port}{PATH}")
+        with pytest.raises(Unreachable, match=r"the server is not who it says .*certificate verify failed"):
+            download(Transfer(Http(access), access), address)
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        trusting = Transfer(Http(access), access)
+        assert download(trusting, address) == DATA
+        secure.faults[PATH].append(redirect(str(url)))
+        with pytest.raises(Unreachable, match="leads from https:// to http://, which is not followed"):
+            download(trusting, address)
 
 
 def test_a_document_has_a_bound(transfer: Transfer, url: Url, stopped: threading.Event) -> None:
