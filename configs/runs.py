@@ -29,6 +29,9 @@ ENGINE = sorted(
     }
 )
 
+# How remote shards come to a node.
+CACHE = ("data.cache", "data.cache_bytes", "data.timeout", "data.retries")
+
 # What may change between a run and its resumption: how long, how often and how fast, but not what is computed.
 FREE = (
     "run.directory",  # a run may be moved
@@ -41,6 +44,7 @@ FREE = (
     "data.shards",  # so may its data: checkpoints know it by its content
     "data.workers",
     "data.prefetch",
+    *CACHE,
     "sampler",
     "choices.sampler",
     "preview",
@@ -49,7 +53,7 @@ FREE = (
 )
 
 # What may differ between the ranks of a run: where a node keeps the data, and how it reads them.
-OWN = ("data.shards", "data.workers", "data.prefetch")
+OWN = ("data.shards", "data.workers", "data.prefetch", *CACHE)
 
 
 def to_value(config: DictConfig) -> Any:

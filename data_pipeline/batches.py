@@ -20,7 +20,8 @@ from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
 
 from data_pipeline.config import DataConfig
-from data_pipeline.order import positions_of_rank
+from data_pipeline.room import Room, Rooms
+from data_pipeline.storage import Ahead
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +30,9 @@ log = logging.getLogger(__name__)
 class Batch:
     """One rank's part of a global batch, and where the stream stands after it.
 
-    ``x`` holds pixels as bytes, or whatever else as floats in the range that models see.
+    ``x`` holds pixels as bytes, or whatever else as floats in the range that models see. The channels of a pixel
+    lie side by side in memory, as decoders write them: to put them apart is left to the conversion to floats
+    (models/pixels.py), which goes through every byte in any case.
     ``index`` is each sample's position in the endless global stream: the key of its noise. ``cursor`` is the
     stream position after the whole global batch of ``global_size`` images: opening the stream there continues
     it.
@@ -40,6 +43,7 @@ class Batch:
     index: Int64[Tensor, " b"]
     cursor: int
     global_size: int
+    captions: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -50,14 +54,29 @@ class Skip:
     reason: str
 
 
-# (positions, images to fill, labels to fill or None, set when nobody wants the result) -> what was skipped
-Load: TypeAlias = Callable[[range, np.ndarray, np.ndarray | None, threading.Event], list[Skip]]
+# (positions, room for their samples, set when nobody wants the result) -> what was skipped
+Load: TypeAlias = Callable[[np.ndarray, Room, threading.Event], list[Skip]]
+# cursor -> the stream positions of this rank's part of the global batch from there on
+Share: TypeAlias = Callable[[int], np.ndarray]
 
 
 @dataclass(frozen=True)
 class _Pending:
-    batch: Batch
+    positions: np.ndarray
+    room: Room
+    cursor: int
     chunks: list[Callable[[], list[Skip]]]
+
+    def batch(self, global_size: int) -> Batch:
+        room = self.room
+        return Batch(
+            x=torch.from_numpy(room.images),
+            condition=None if room.labels is None else torch.from_numpy(room.labels),
+            index=torch.from_numpy(self.positions),
+            cursor=self.cursor,
+            global_size=global_size,
+            captions=None if room.captions is None else tuple(room.captions),
+        )
 
 
 class Batches:
@@ -72,18 +91,26 @@ class Batches:
     """
 
     def __init__(
-        self, config: DataConfig, load: Load, cursor: int, rank: int, world: int, on_close: Callable[[], None]
+        self,
+        config: DataConfig,
+        load: Load,
+        share: Share,
+        cursor: int,
+        ahead: Ahead,
+        on_close: Callable[[], None],
     ) -> None:
         self.waiting_seconds = 0.0
         self.skipped = 0
         self._config = config
         self._load = load
+        self._share = share
         self._cursor = cursor
-        self._rank, self._world = rank, world
+        self._ahead = ahead
         self._on_close = on_close
+        self._rooms = Rooms(config, len(share(cursor)))
         self._pending: deque[_Pending] = deque()
         self._closed = threading.Event()
-        self._reported: set[int] = set()
+        self._reported: set[str] = set()
         self._threads = ThreadPoolExecutor(config.workers, "data") if config.workers else None
 
     def __enter__(self) -> Batches:
@@ -109,11 +136,12 @@ class Batches:
         self._pending.popleft()
         self._report(skips)
         self._load_ahead()
-        return pending.batch
+        return pending.batch(self._config.batch)
 
     def close(self) -> None:
         """End the worker threads; each finishes at most the image it is decoding."""
         self._closed.set()
+        self._ahead.close()  # before the threads end: one may be waiting for a server
         if self._threads is not None:
             self._threads.shutdown(wait=True, cancel_futures=True)
         self._pending.clear()
@@ -126,30 +154,24 @@ class Batches:
 
     def _begin(self) -> _Pending:
         config = self._config
-        positions = positions_of_rank(self._cursor, config.batch, self._rank, self._world)
+        self._ahead.advance(self._cursor)
+        positions = self._share(self._cursor)
         self._cursor += config.batch
         count = len(positions)
-        x = torch.empty(count, config.channels, config.resolution, config.resolution, dtype=torch.uint8)
-        condition = torch.empty(count, dtype=torch.int64) if config.labels else None
-        index = torch.arange(positions.start, positions.stop)
-        batch = Batch(x, condition, index, self._cursor, config.batch)
-        images, labels = x.numpy(), None if condition is None else condition.numpy()
+        room = self._rooms.take()
         # Every worker gets a part of every batch, so that all are busy however few batches are loaded ahead.
         parts = min(max(1, config.workers), count)
         bounds = [count * part // parts for part in range(parts + 1)]
-        chunks = [
-            self._submit(positions[i:j], images[i:j], None if labels is None else labels[i:j])
-            for i, j in pairwise(bounds)
-        ]
-        return _Pending(batch, chunks)
+        chunks = [self._submit(positions[i:j], room.part(i, j)) for i, j in pairwise(bounds)]
+        return _Pending(positions, room, self._cursor, chunks)
 
-    def _submit(self, positions: range, images: np.ndarray, labels: np.ndarray | None) -> Callable[[], list[Skip]]:
-        work = partial(self._load, positions, images, labels, self._closed)
+    def _submit(self, positions: np.ndarray, room: Room) -> Callable[[], list[Skip]]:
+        work = partial(self._load, positions, room, self._closed)
         return work if self._threads is None else self._threads.submit(work).result
 
     def _report(self, skips: list[Skip]) -> None:
         self.skipped += len(skips)
         for skip in skips:
-            if skip.dataset_index not in self._reported:
-                self._reported.add(skip.dataset_index)
+            if skip.reason not in self._reported:  # of a shard that cannot be had, once
+                self._reported.add(skip.reason)
                 log.warning("skipped %s", skip.reason)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
 import numpy as np
-from jaxtyping import UInt8
 
 from data_pipeline.config import DataConfig
 from data_pipeline.decode import (
@@ -11,13 +14,28 @@ from data_pipeline.decode import (
     IMAGE_EXTENSIONS,
     Limits,
     UndecodableImage,
-    decode_image,
+    caption_in_json,
+    decode_json,
     decode_label,
+    label_in_json,
 )
+from data_pipeline.decoders import Decode, examine
+from data_pipeline.documents import Json
 from data_pipeline.index import Member, ShardIndex
 from data_pipeline.read import ShardReader
 from data_pipeline.shards import ShardSet
-from data_pipeline.transforms import fit
+from data_pipeline.storage import Place, Unreachable
+from data_pipeline.transforms import Channels, Square, fit
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """An image that has been read, where it lies, and what decodes it."""
+
+    member: Member
+    decode: Decode
 
 
 class Dataset:
@@ -42,49 +60,143 @@ class Dataset:
                 f"data.shards={shards.spec} has {len(named)} classes, more than network.classes={classes}: "
                 f"set network.classes={len(named)}"
             )
-        self._reader = ShardReader()
+        self._scale = (config.crop_scale[0], config.crop_scale[1])
+        self._reader = ShardReader(open_shard=shards.open_shard)
 
-    def image(self, dataset_index: int, crop_word: int) -> UInt8[np.ndarray, "c resolution resolution"]:
-        """The image of one sample; ``crop_word`` (64 bits) places a random crop.
+    def image(self, dataset_index: int, crop_word: int = 0, scale_word: int = 0) -> Square:
+        """The image of one sample; the words (64 bits each) place and size a random crop.
 
         Raises:
-            UndecodableImage: no image, or a damaged one; names shard, key and byte span.
-            ValueError: the image does not fit the resolution; names the same.
+            UndecodableImage, ValueError: as ``read`` and ``decode``.
         """
-        shard, row = self.shards.locate(dataset_index)
-        member = _image_member(self.shards.index(shard), row)
+        config = self.config
+        room = np.empty((config.resolution, config.resolution, config.channels), np.uint8).transpose(2, 0, 1)
+        self.decode(self.read(dataset_index), room, crop_word, scale_word)
+        return room
+
+    def read(self, dataset_index: int) -> Encoded:
+        """The image of one sample as it lies in its shard, its size checked.
+
+        Raises:
+            UndecodableImage: no image, or over the limits; names shard, key and byte span. Or no shard can be had.
+        """
+        shard, _ = self.shards.locate(dataset_index)
+        try:
+            try:
+                return self._encoded(_image_member(*self._locate(dataset_index)))
+            except ValueError:
+                if not self._repaired(self.shards.shards[shard]):
+                    raise
+            return self._encoded(_image_member(*self._locate(dataset_index)))
+        except Unreachable as error:
+            raise UndecodableImage(str(error)) from error
+
+    def decode(self, image: Encoded, room: Square, crop_word: int, scale_word: int) -> None:
+        """Put an image into ``room``, whose channels lie innermost in memory.
+
+        Raises:
+            UndecodableImage: it is damaged; names shard, key and byte span.
+            ValueError: it does not fit the resolution; names the same.
+        """
+        try:
+            try:
+                return self._decode(image, room, crop_word, scale_word)
+            except ValueError:
+                if not self._repaired(image.member.shard):
+                    raise
+            return self._decode(self._encoded(image.member), room, crop_word, scale_word)
+        except Unreachable as error:
+            raise UndecodableImage(str(error)) from error
+
+    def _repaired(self, shard: Place) -> bool:
+        """Whether the copy of a remote shard was damaged, and so another one will be read from now on."""
+        if not self.shards.repair(shard):
+            return False
+        self._reader.forget(shard)
+        return True
+
+    def _encoded(self, member: Member) -> Encoded:
+        config = self.config
         try:
             self.limits.check_bytes(member.size)
-            image = decode_image(self._reader.read(member), channels=self.config.channels, limits=self.limits)
+            data = self._reader.read(member)
+            return Encoded(member, examine(data, config.channels, self.limits, config.decoder))
         except UndecodableImage as error:
             raise UndecodableImage(f"{member}: {error}") from error
+
+    def _decode(self, image: Encoded, room: Square, crop_word: int, scale_word: int) -> None:
+        inner = room.transpose(1, 2, 0)
         try:
-            return fit(image, self.config.resolution, self.config.crop, crop_word)
+            pixels = image.decode(inner)
+        except UndecodableImage as error:
+            raise UndecodableImage(f"{image.member}: {error}") from error
+        if pixels is not inner:
+            self._fit(image.member, pixels.transpose(2, 0, 1), room, crop_word, scale_word)
+
+    def _fit(self, member: Member, pixels: Channels, room: Square, crop_word: int, scale_word: int) -> None:
+        config = self.config
+        try:
+            room[...] = fit(pixels, config.resolution, config.crop, crop_word, self._scale, scale_word)
         except ValueError as error:
             raise ValueError(f"{member}: {error}") from error
 
     def label(self, dataset_index: int) -> int:
-        """The class of one sample.
+        """The class of one sample: its ``cls`` member, or else what its ``json`` member has under cls or label.
 
         Raises:
-            ValueError: no ``cls`` member, not a non-negative integer, or no class that is known; names shard and
-                key.
+            ValueError: no class, not a non-negative integer, or no class that is known; names shard and key.
         """
-        shard, row = self.shards.locate(dataset_index)
-        index = self.shards.index(shard)
-        member = index.member(row, "cls")
+        index, row = self._locate(dataset_index)
+        member, read = index.member(row, "cls"), decode_label
+        if member is None:
+            member, read = index.member(row, "json"), label_in_json
         if member is None:
             raise ValueError(
-                f"shard {index.shard}, key {index.keys[row]!r} has no class (a .cls member), and data.labels=true "
-                "and launch.evaluate need one: pack a source in which every image has a class"
+                f"shard {index.shard}, key {index.keys[row]!r} has no class (a .cls member, or cls or label in "
+                "its .json member), and data.labels=true and launch.evaluate need one: pack a source in which "
+                "every image has a class"
             )
-        try:
-            label = decode_label(self._reader.read(member))
-        except ValueError as error:
-            raise ValueError(f"{member}: {error}") from error
+        label = self._read(member, read)
         if self.classes and label >= self.classes:
             raise ValueError(f"{member}: the class must be below network.classes={self.classes}, got {label}")
         return label
+
+    def caption(self, dataset_index: int) -> str:
+        """The caption of one sample: what its ``json`` member has under caption.
+
+        Raises:
+            ValueError: no such member, not JSON, or no text there; names shard and key.
+        """
+        return self._read(self._json(dataset_index), caption_in_json)
+
+    def document(self, dataset_index: int) -> dict[str, Json]:
+        """All that the ``json`` member of one sample says.
+
+        Raises:
+            ValueError: no such member, or not one JSON object; names shard and key.
+        """
+        return self._read(self._json(dataset_index), decode_json)
+
+    def _locate(self, dataset_index: int) -> tuple[ShardIndex, int]:
+        shard, row = self.shards.locate(dataset_index)
+        return self.shards.index(shard), row
+
+    def _json(self, dataset_index: int) -> Member:
+        index, row = self._locate(dataset_index)
+        member = index.member(row, "json")
+        if member is None:
+            raise ValueError(
+                f"shard {index.shard}, key {index.keys[row]!r} has no .json member, which captions are in: pack a "
+                "source in which every image has one, or set data.captions=false"
+            )
+        return member
+
+    def _read(self, member: Member, decode: Callable[[bytes], T]) -> T:
+        try:
+            self.limits.check_document(member.size)
+            return decode(self._reader.read(member))
+        except ValueError as error:
+            raise ValueError(f"{member}: {error}") from error
 
     def close(self) -> None:
         """Close the files; they are opened again when they are needed."""
@@ -92,7 +204,7 @@ class Dataset:
 
 
 def _image_member(index: ShardIndex, row: int) -> Member:
-    members = [index.member(row, extension) for extension in IMAGE_EXTENSIONS]
+    members = [index.member(row, extension) for extension in index.spans if extension in IMAGE_EXTENSIONS]
     images = [member for member in members if member is not None]
     if len(images) != 1:
         raise UndecodableImage(

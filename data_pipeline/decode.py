@@ -27,10 +27,14 @@ class UndecodableImage(ValueError):
 
 @dataclass(frozen=True)
 class Limits:
-    """What one encoded image may cost at most: its length in bytes and its area in pixels once decoded."""
+    """What one sample may cost at most: of its encoded image the bytes, and the pixels once decoded.
+
+    max_document: bytes of a label or of a ``json`` member.
+    """
 
     max_bytes: int = 64 * 2**20
     max_pixels: int = 64 * 10**6
+    max_document: int = 2**20
 
     def check_bytes(self, size: int) -> None:
         """Raises UndecodableImage if the encoded image is empty or too long."""
@@ -38,6 +42,18 @@ class Limits:
             raise UndecodableImage("the image has no bytes")
         if size > self.max_bytes:
             raise UndecodableImage(f"the image has {size} bytes, and at most {self.max_bytes} are decoded")
+
+    def check_document(self, size: int) -> None:
+        """Raises ValueError if a label or a JSON object is too long to be one."""
+        if size > self.max_document:
+            raise ValueError(f"the member has {size} bytes, and at most {self.max_document} are read")
+
+    def check_pixels(self, width: int, height: int) -> None:
+        """Raises UndecodableImage if the image, by its header, would be too large once decoded."""
+        if width * height > self.max_pixels:
+            raise UndecodableImage(
+                f"the image has {width}x{height} pixels, and at most {self.max_pixels} are decoded"
+            )
 
 
 DEFAULT_LIMITS = Limits()
@@ -56,11 +72,7 @@ def open_image(data: bytes, *, channels: int, limits: Limits = DEFAULT_LIMITS) -
     limits.check_bytes(len(data))
     try:
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
-        width, height = image.size
-        if width * height > limits.max_pixels:
-            raise UndecodableImage(
-                f"the image has {width}x{height} pixels, and at most {limits.max_pixels} are decoded"
-            )
+        limits.check_pixels(*image.size)
         if image.mode not in _MODES:
             raise UndecodableImage(f"the image has mode {image.mode}, expected 8 bits per channel")
         image.load()
@@ -111,7 +123,35 @@ def decode_json(data: bytes) -> dict[str, Json]:
     Raises:
         ValueError: not JSON, or not an object.
     """
-    document = json.loads(data)
+    try:
+        document = json.loads(data)
+    except RecursionError as error:
+        raise ValueError("a json member must not be nested so deeply") from error
     if not isinstance(document, dict):
         raise ValueError(f"a json member must hold an object, got {type(document).__name__}")
     return document
+
+
+def label_in_json(data: bytes) -> int:
+    """The class that a ``json`` member has under cls or label, as img2dataset and others name it.
+
+    Raises:
+        ValueError: as ``decode_json``, or no non-negative integer there.
+    """
+    document = decode_json(data)
+    label = document.get("cls", document.get("label"))
+    if type(label) is not int or label < 0:
+        raise ValueError(f"has no class: expected a non-negative integer under cls or label, got {label!r:.40}")
+    return label
+
+
+def caption_in_json(data: bytes) -> str:
+    """The text that a ``json`` member has under caption.
+
+    Raises:
+        ValueError: as ``decode_json``, or no text there.
+    """
+    caption = decode_json(data).get("caption")
+    if not isinstance(caption, str):
+        raise ValueError(f"has no caption: expected text under caption, got {caption!r:.40}")
+    return caption

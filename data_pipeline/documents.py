@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 from data_pipeline.atomic import atomically
+from data_pipeline.remote.url import Url
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 T = TypeVar("T")
@@ -15,7 +16,7 @@ T = TypeVar("T")
 class Document:
     """The fields of one JSON document, checked as they are taken; errors name the file and the field."""
 
-    def __init__(self, path: Path, fields: dict[str, Any]) -> None:
+    def __init__(self, path: Path | Url, fields: dict[str, Any]) -> None:
         self.path = path
         self.fields = fields
 
@@ -26,8 +27,13 @@ class Document:
         Raises:
             ValueError: not JSON, another kind of file, or another version.
         """
+        return cls.parse(path, path.read_bytes(), kind, version)
+
+    @classmethod
+    def parse(cls, path: Path | Url, data: bytes, kind: str, version: int) -> Document:
+        """The same of bytes that came from ``path``."""
         try:
-            fields = json.loads(path.read_bytes())
+            fields = json.loads(data)
         except ValueError as error:
             raise ValueError(f"{path} is not a {kind}: it is not JSON ({error})") from error
         if not isinstance(fields, dict) or fields.get("kind") != kind:
@@ -50,7 +56,12 @@ class Document:
 
 
 def write_document(path: Path, kind: str, version: int, fields: dict[str, Any]) -> None:
-    """Write a versioned document atomically; the same fields give the same bytes."""
-    text = json.dumps({"kind": kind, "version": version, **fields}, separators=(",", ":"), ensure_ascii=False)
+    """Write a versioned document atomically."""
     with atomically(path) as file:
-        file.write(text.encode() + b"\n")
+        file.write(document_bytes(kind, version, fields))
+
+
+def document_bytes(kind: str, version: int, fields: dict[str, Any]) -> bytes:
+    """A versioned document; the same fields give the same bytes."""
+    text = json.dumps({"kind": kind, "version": version, **fields}, separators=(",", ":"), ensure_ascii=False)
+    return text.encode() + b"\n"

@@ -7,12 +7,15 @@ import re
 import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
 
-from data_pipeline.documents import Document, write_document
+from data_pipeline.documents import Document, document_bytes, write_document
+from data_pipeline.remote.url import Url
 
 KIND = "quasistatic shard index"
 VERSION = 1
@@ -27,7 +30,7 @@ _META = re.compile(r"__[^/]*__($|/)")
 class Member:
     """One file inside a shard: ``size`` bytes from byte ``offset`` on. As text, what error messages name."""
 
-    shard: Path
+    shard: Path | Url
     key: str
     extension: str
     offset: int
@@ -46,7 +49,7 @@ class ShardIndex:
     Keys and extensions come from the tar and are only ever compared and printed: they never become paths.
     """
 
-    shard: Path
+    shard: Path | Url
     keys: tuple[str, ...]
     spans: Mapping[str, Int64[np.ndarray, "samples 2"]]
     tar_bytes: int
@@ -77,9 +80,12 @@ class ShardIndex:
 
     def write(self) -> None:
         """Write the index beside its shard, atomically."""
-        spans = {extension: self.spans[extension].tolist() for extension in sorted(self.spans)}
-        fields = {"bytes": self.tar_bytes, "sha256": self.sha256, "keys": list(self.keys), "spans": spans}
-        write_document(index_path(self.shard), KIND, VERSION, fields)
+        assert isinstance(self.shard, Path), self.shard
+        write_document(index_path(self.shard), KIND, VERSION, self._fields())
+
+    def to_bytes(self) -> bytes:
+        """The index as ``write`` writes it."""
+        return document_bytes(KIND, VERSION, self._fields())
 
     @classmethod
     def read(cls, shard: Path) -> ShardIndex:
@@ -88,21 +94,39 @@ class ShardIndex:
         Raises:
             ValueError: not an index of this version, or it disagrees with its shard.
         """
-        document = Document.read(index_path(shard), KIND, VERSION)
+        index = cls._of(Document.read(index_path(shard), KIND, VERSION), shard)
+        index._check_against_shard(shard.stat().st_size)
+        return index
+
+    @classmethod
+    def parse(cls, url: Url, data: bytes) -> ShardIndex:
+        """The index that these bytes are, of the shard at ``url``.
+
+        Raises:
+            ValueError: not an index of this version, or its members do not lie within its shard.
+        """
+        index = cls._of(Document.parse(url.with_suffix(".json"), data, KIND, VERSION), url)
+        index._check_against_shard(index.tar_bytes)
+        return index
+
+    @classmethod
+    def _of(cls, document: Document, shard: Path | Url) -> ShardIndex:
         keys = document.field("keys", list)
         columns = document.field("spans", dict)
-        index = cls(
+        return cls(
             shard=shard,
             keys=tuple(map(str, keys)),
             spans={extension: _column(document.path, rows, len(keys)) for extension, rows in columns.items()},
             tar_bytes=document.field("bytes", int),
             sha256=document.field("sha256", str),
         )
-        index._check_against_shard()
-        return index
 
-    def _check_against_shard(self) -> None:
-        path, found = index_path(self.shard), self.shard.stat().st_size
+    def _fields(self) -> dict[str, Any]:
+        spans = {extension: self.spans[extension].tolist() for extension in sorted(self.spans)}
+        return {"bytes": self.tar_bytes, "sha256": self.sha256, "keys": list(self.keys), "spans": spans}
+
+    def _check_against_shard(self, found: int) -> None:
+        path = self.shard.with_suffix(".json")
         remedy = "copy the shard again, or delete the index and it is built from the shard as it is now"
         if found != self.tar_bytes:
             raise ValueError(
@@ -127,7 +151,13 @@ def file_sha256(path: Path) -> str:
 
 
 def scan_tar(shard: Path) -> ShardIndex:
-    """Index an uncompressed tar of samples by reading it once.
+    """Index an uncompressed tar of samples by reading it once: ``scan_open_tar`` of a file."""
+    with shard.open("rb") as file:
+        return scan_open_tar(file, shard)
+
+
+def scan_open_tar(file: BufferedReader, shard: Path | Url) -> ShardIndex:
+    """Index an uncompressed tar of samples, which comes from ``shard``.
 
     Members are grouped into samples as webdataset does it: neighbours with the same key. Directories, links
     and ``__meta__`` members are passed over.
@@ -138,7 +168,7 @@ def scan_tar(shard: Path) -> ShardIndex:
     keys: list[str] = []
     spans: dict[str, dict[int, tuple[int, int]]] = {}
     try:
-        with tarfile.open(shard, "r:") as archive:
+        with tarfile.open(fileobj=file, mode="r:") as archive:
             for member in archive:
                 _add(member, shard, keys, spans)
             end = archive.offset
@@ -146,15 +176,17 @@ def scan_tar(shard: Path) -> ShardIndex:
         raise ValueError(
             f"shard {shard} is truncated, damaged or not an uncompressed tar ({error}): copy or pack it again"
         ) from error
-    _check_end(shard, end)
+    _check_end(file, shard, end)
     columns = {extension: np.full((len(keys), 2), (ABSENT, 0), np.int64) for extension in sorted(spans)}
     for extension, rows in spans.items():
         columns[extension][list(rows)] = list(rows.values())
-    return ShardIndex(shard, tuple(keys), columns, shard.stat().st_size, file_sha256(shard))
+    file.seek(0)
+    digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return ShardIndex(shard, tuple(keys), columns, file.tell(), digest)
 
 
 def _add(
-    member: tarfile.TarInfo, shard: Path, keys: list[str], spans: dict[str, dict[int, tuple[int, int]]]
+    member: tarfile.TarInfo, shard: Path | Url, keys: list[str], spans: dict[str, dict[int, tuple[int, int]]]
 ) -> None:
     match = _KEY_AND_EXTENSION.fullmatch(member.name)
     if not member.isreg() or match is None or _META.match(member.name):
@@ -170,11 +202,10 @@ def _add(
     rows[len(keys) - 1] = (member.offset_data, member.size)
 
 
-def _check_end(shard: Path, end: int) -> None:
+def _check_end(file: BufferedReader, shard: Path | Url, end: int) -> None:
     # tarfile and webdataset both stop in silence at a damaged header, and at a cut between two members.
-    with shard.open("rb") as file:
-        file.seek(end)
-        marker = file.read(2 * tarfile.BLOCKSIZE)
+    file.seek(end)
+    marker = file.read(2 * tarfile.BLOCKSIZE)
     if marker != bytes(2 * tarfile.BLOCKSIZE):
         raise ValueError(
             f"shard {shard} is truncated or damaged: at byte {end} there is neither a member nor the "
@@ -182,7 +213,7 @@ def _check_end(shard: Path, end: int) -> None:
         )
 
 
-def _column(path: Path, rows: object, count: int) -> Int64[np.ndarray, "samples 2"]:
+def _column(path: Path | Url, rows: object, count: int) -> Int64[np.ndarray, "samples 2"]:
     try:
         column = np.asarray(rows, dtype=np.int64)
     except (TypeError, ValueError, OverflowError) as error:

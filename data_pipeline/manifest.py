@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline.documents import Document, Json, write_document
+from data_pipeline.remote.url import Url
 
 KIND = "quasistatic manifest"
 VERSION = 1
@@ -73,7 +74,20 @@ class Manifest:
         Raises:
             ValueError: not a manifest of this version, or a field is missing or malformed.
         """
-        document = Document.read(path, KIND, VERSION)
+        return cls.of(Document.read(path, KIND, VERSION))
+
+    @classmethod
+    def parse(cls, url: Url, data: bytes) -> Manifest:
+        """The manifest that these bytes from ``url`` are.
+
+        Raises:
+            ValueError: as ``read``.
+        """
+        return cls.of(Document.parse(url, data, KIND, VERSION))
+
+    @classmethod
+    def of(cls, document: Document) -> Manifest:
+        """The manifest that a document holds."""
         resolution = document.fields.get("resolution")
         return cls(
             source=document.field("source", str),
@@ -82,7 +96,7 @@ class Manifest:
             channels=document.field("channels", int),
             resolution=None if resolution is None else document.field("resolution", int),
             samples_per_shard=document.field("samples_per_shard", int),
-            shards=tuple(_entry(path, fields) for fields in document.field("shards", list)),
+            shards=tuple(_entry(document.path, fields) for fields in document.field("shards", list)),
             # Absent from manifests that were written before there were these.
             formats=document.field("formats", dict) if "formats" in document.fields else {},
             skipped=document.field("skipped", dict) if "skipped" in document.fields else {},
@@ -94,7 +108,7 @@ class Manifest:
         return fields | {f"preparation.{name}": value for name, value in preparation.items()}
 
 
-def _entry(path: Path, fields: Any) -> ShardEntry:
+def _entry(path: Path | Url, fields: Any) -> ShardEntry:
     document = Document(path, fields if isinstance(fields, dict) else {})
     name = document.field("name", str)
     if Path(name).name != name or name in ("", ".", ".."):

@@ -8,12 +8,14 @@ ranks and workers, and the whole state of the data pipeline is one integer.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import IntEnum
 
 import numpy as np
 from jaxtyping import Int64, UInt64
+
+from data_pipeline.recent import Recent
+from data_pipeline.windows import Windows
 
 
 class Purpose(IntEnum):
@@ -23,6 +25,7 @@ class Purpose(IntEnum):
     AUGMENTATION = 2
     PREPARATION = 3
     SYNTHESIS = 4
+    SHARDS = 5
 
 
 def random_words(seed: int, purpose: Purpose, counter: int, count: int) -> UInt64[np.ndarray, " count"]:
@@ -42,8 +45,34 @@ def random_words(seed: int, purpose: Purpose, counter: int, count: int) -> UInt6
 
 def epoch_order(seed: int, epoch: int, size: int) -> Int64[np.ndarray, " size"]:
     """The permutation of ``range(size)`` in which epoch ``epoch`` visits the samples."""
-    words = random_words(seed, Purpose.ORDER, epoch << 64, size)
-    return np.argsort(words, kind="stable")
+    return ascending(order_words(seed, epoch, 0, size))
+
+
+def order_words(seed: int, epoch: int, begin: int, end: int) -> UInt64[np.ndarray, " n"]:
+    """The random words of samples begin .. end - 1 in an epoch: four samples share a block."""
+    block = begin // 4
+    words = random_words(seed, Purpose.ORDER, (epoch << 64) + block, end - 4 * block)
+    return words[begin - 4 * block :]
+
+
+def ascending(words: UInt64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+    """The stable order of random words, as ``argsort`` finds it, in an eighth of its time.
+
+    Numbers sort faster than their indices, so each word's lowest bits give way to its index. The few words that
+    agree in all other bits are put in order afterwards.
+    """
+    bits = (len(words) - 1).bit_length()
+    index = np.uint64((1 << bits) - 1)
+    packed = words & ~index
+    packed |= np.arange(len(words), dtype=np.uint64)
+    packed.sort()
+    order = (packed & index).view(np.int64)
+    packed >>= np.uint64(bits)
+    equal = np.flatnonzero(packed[1:] == packed[:-1])
+    if len(equal):
+        tied = np.union1d(equal, equal + 1)
+        order[tied] = order[tied][np.lexsort((words[order[tied]], packed[tied]))]
+    return order
 
 
 def position_words(seed: int, purpose: Purpose, start: int, count: int) -> UInt64[np.ndarray, "count 4"]:
@@ -51,9 +80,11 @@ def position_words(seed: int, purpose: Purpose, start: int, count: int) -> UInt6
     return random_words(seed, purpose, start, 4 * count).reshape(count, 4)
 
 
-def augmentation_words(seed: int, start_position: int, count: int) -> UInt64[np.ndarray, "count 4"]:
-    """The words that decide the flip and the crop of each stream position, whoever loads it."""
-    return position_words(seed, Purpose.AUGMENTATION, start_position, count)
+def augmentation_words(seed: int, positions: Int64[np.ndarray, " count"]) -> UInt64[np.ndarray, "count 4"]:
+    """The words that decide the flip and the crop at each of these positions of one batch, whoever loads it."""
+    first, last = int(positions.min()), int(positions.max())
+    words = position_words(seed, Purpose.AUGMENTATION, first, last - first + 1)
+    return np.take(words, positions - first, axis=0)
 
 
 def positions_of_rank(cursor: int, batch: int, rank: int, world: int) -> range:
@@ -88,46 +119,118 @@ def check_micro_batches(batch: int, world: int, accumulation: int) -> None:
 class Order:
     """Which sample stands at each stream position, over all epochs. Thread-safe.
 
-    The two epochs used last are kept (16 bytes per sample): batches cross an epoch's border, and workers run
-    ahead.
+    An epoch lays the shards out in an order of its own, cuts them into lanes and windows (see ``Windows``), and
+    sorts the samples of each window by random words. A sample's word is a function of (seed, epoch) and its number
+    alone, so one lane that is one window is ``epoch_order``. A window is made when it is first read, and two for
+    each lane are kept: batches cross their borders, and workers run ahead.
+
+    Args:
+        sizes: how many samples each shard holds; it may be none.
+        window: how many shards are shuffled together; 0 for all of a lane.
+        lanes: into how many stretches of shards an epoch is cut; position p belongs to lane p modulo ``lanes``.
     """
 
-    def __init__(self, seed: int, size: int) -> None:
-        if size < 1:
-            raise ValueError(f"an order needs at least one sample, got size {size}")
+    def __init__(self, seed: int, sizes: Sequence[int], window: int = 0, lanes: int = 1) -> None:
+        assert window >= 0, window
+        assert lanes >= 1, lanes
         self.seed = seed
-        self.size = size
-        self._epochs: dict[int, Int64[np.ndarray, " size"]] = {}
-        self._lock = threading.Lock()
+        self._starts = np.concatenate(([0], np.cumsum(sizes, dtype=np.int64)))
+        self.size = int(self._starts[-1])
+        if self.size < 1:
+            raise ValueError(f"an order needs at least one sample, got {len(sizes)} shards without any")
+        self.window, self.lanes = window, min(lanes, self.size)
+        self._filled = np.flatnonzero(np.diff(self._starts))
+        self._epochs = Recent(self._epoch, most=2)
+        self._shuffled = Recent(self._shuffle, most=2 * self.lanes)
 
-    def epoch(self, epoch: int) -> Int64[np.ndarray, " size"]:
-        """The permutation of one epoch, read-only."""
-        with self._lock:
-            permutation = self._epochs.pop(epoch, None)
-            if permutation is None:
-                permutation = epoch_order(self.seed, epoch, self.size)
-                permutation.setflags(write=False)
-            self._epochs[epoch] = permutation
-            if len(self._epochs) > 2:
-                del self._epochs[next(iter(self._epochs))]
-            return permutation
+    def positions(self, cursor: int, batch: int, rank: int, world: int) -> Int64[np.ndarray, " share"]:
+        """The stream positions that ``rank`` of ``world`` loads of the global batch ``[cursor, cursor + batch)``.
 
-    def samples(self, start: int, count: int) -> Int64[np.ndarray, " count"]:
-        """The dataset indices at stream positions ``start … start+count-1``."""
-        positions = np.arange(start, start + count)
-        epochs, places = np.divmod(positions, self.size)
-        samples = np.empty(count, np.int64)
-        for epoch in np.unique(epochs):
-            inside = epochs == epoch
-            samples[inside] = self.epoch(int(epoch))[places[inside]]
+        The batch is sorted by lane and then dealt out in slices, so that neighbouring ranks read neighbouring
+        shards.
+
+        Raises:
+            ValueError: as ``positions_of_rank``.
+        """
+        share = positions_of_rank(cursor, batch, rank, world)
+        positions = np.arange(cursor, cursor + batch)
+        by_lane = np.argsort(positions % self.lanes, kind="stable")
+        return positions[by_lane[share.start - cursor : share.stop - cursor]]
+
+    def samples(self, positions: Int64[np.ndarray, " count"]) -> Int64[np.ndarray, " count"]:
+        """The dataset indices at these stream positions."""
+        samples = np.empty(len(positions), np.int64)
+        for epoch, windows, inside, spots in self._laid_out(positions):
+            numbers = windows.numbers(spots)
+            within = spots - windows.starts[numbers]
+            by_window = np.argsort(numbers, kind="stable")
+            for part in np.split(by_window, np.flatnonzero(np.diff(numbers[by_window])) + 1):
+                samples[inside[part]] = self._shuffled[epoch, int(numbers[part[0]])][within[part]]
         return samples
 
-    def following(self, position: int) -> Iterator[int]:
-        """The samples after a position in its epoch's order, wrapping at the epoch's end: its substitutes.
+    def shards(self, samples: Int64[np.ndarray, " count"]) -> Int64[np.ndarray, " count"]:
+        """The number of the shard that holds each sample."""
+        return np.searchsorted(self._starts, samples, side="right") - 1
 
-        The same for every rank and worker, so that a skipped sample leaves global batches aligned.
+    def following(self, position: int) -> Iterator[int]:
+        """The other samples of a position's epoch, first those that its lane reads next: its substitutes.
+
+        The same for every rank and worker, so that a skipped sample leaves global batches aligned, and from the
+        shards that are being read anyway.
         """
-        epoch, place = divmod(position, self.size)
-        order = self.epoch(epoch)
-        for step in range(1, self.size):
-            yield int(order[(place + step) % self.size])
+        [(epoch, windows, _, spot)] = self._laid_out(np.array([position]))
+        [number] = windows.numbers(spot).tolist()
+        within = int(spot[0]) - int(windows.starts[number])
+        yield from self._shuffled[epoch, number][within + 1 :].tolist()
+        for step in range(1, len(windows)):
+            yield from self._shuffled[epoch, (number + step) % len(windows)].tolist()
+        yield from self._shuffled[epoch, number][:within].tolist()
+
+    def shards_ahead(self, cursor: int, batch: int, rank: int, world: int, windows: int = 2) -> Iterator[int]:
+        """The shards that a rank reads from a cursor on, each once, in the order in which it first needs them.
+
+        They end where each lane has read ``windows`` windows, of which the first is the one that it stands in. The
+        batches are followed one by one, as far as shards are asked for.
+        """
+        limits = self._limits(cursor, windows)
+        seen: set[int] = set()
+        while cursor < limits.max():
+            positions = self.positions(cursor, batch, rank, world)
+            wanted = positions[positions < limits[positions % self.lanes]]
+            shards = dict.fromkeys(self.shards(self.samples(wanted)).tolist())
+            yield from (shard for shard in shards if shard not in seen)
+            seen.update(shards)
+            cursor += batch
+
+    def _limits(self, cursor: int, windows: int) -> Int64[np.ndarray, " lanes"]:
+        """The position at which each lane has read so many windows, from a cursor on."""
+        limits = cursor + (np.arange(self.lanes) - cursor) % self.lanes
+        for _ in range(windows):
+            for epoch, cut, inside, spots in self._laid_out(limits):
+                limits[inside] = epoch * self.size + cut.after(spots)
+        return limits
+
+    def _laid_out(
+        self, positions: Int64[np.ndarray, " n"]
+    ) -> Iterator[tuple[int, Windows, np.ndarray, np.ndarray]]:
+        """The epochs that the positions lie in, each with its windows, which of the positions, and their spots."""
+        epochs, places = np.divmod(positions, self.size)
+        for epoch in np.unique(epochs).tolist():
+            inside, windows = np.flatnonzero(epochs == epoch), self._epochs[epoch]
+            yield epoch, windows, inside, windows.spots(places[inside])
+
+    def _epoch(self, epoch: int) -> Windows:
+        shards = self._filled[ascending(random_words(self.seed, Purpose.SHARDS, epoch << 64, len(self._filled)))]
+        begins, sizes = self._starts[shards], np.diff(self._starts)[shards]
+        return Windows(begins, sizes, self.window, self.lanes, turn=epoch * self.size % self.lanes)
+
+    def _shuffle(self, window: tuple[int, int]) -> Int64[np.ndarray, " n"]:
+        """The samples of a window, by its epoch and number, in the order in which they are read."""
+        epoch, number = window
+        spans = [*zip(*(ends.tolist() for ends in self._epochs[epoch].spans(number)), strict=True)]
+        if len(spans) == 1:  # often a whole epoch, whose copies would be large
+            samples = ascending(order_words(self.seed, epoch, *spans[0]))
+            samples += spans[0][0]
+            return samples
+        words = np.concatenate([order_words(self.seed, epoch, *span) for span in spans])
+        return np.take(np.concatenate([np.arange(*span) for span in spans]), ascending(words))

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from functools import partial
 from itertools import chain
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int64
 
 from data_pipeline.batches import Batch, Batches, Skip
 from data_pipeline.config import DataConfig, OnError
-from data_pipeline.dataset import Dataset
+from data_pipeline.dataset import Dataset, Encoded
 from data_pipeline.decode import UndecodableImage
-from data_pipeline.order import Order, augmentation_words, check_micro_batches, positions_of_rank
+from data_pipeline.order import Order, augmentation_words, check_micro_batches
+from data_pipeline.room import Room, Rooms
 from data_pipeline.shards import ShardSet
-from data_pipeline.transforms import horizontal_flip
+from data_pipeline.transforms import Square, mirror
+
+# Images are read ahead of their decoding, some at once: right after a decode, which fills the processor's caches,
+# every line of Python costs several times as much.
+READ_TOGETHER = 32
 
 __all__ = ["Batch", "Batches", "DataConfig", "DataStream", "OnError"]
 
@@ -33,13 +38,11 @@ class DataStream:
     def __init__(self, config: DataConfig, seed: int, classes: int = 0) -> None:
         self.config = config
         self.seed = seed
-        self.shards = ShardSet.open(config.shards)
+        self.shards = ShardSet.open(config.shards, config.access)
         self._dataset = Dataset(self.shards, config, classes=classes if config.labels else 0)
-        self._order = Order(seed, self.shards.size)
+        self._order = Order(seed, self.shards.sizes, config.window, config.lanes)
         self._undecodable: dict[int, str] = {}
-        image = np.empty((1, config.channels, config.resolution, config.resolution), np.uint8)
-        label = np.empty(1, np.int64) if config.labels else None
-        self._load(range(1), image, label, threading.Event())
+        self._load(np.arange(1), Rooms(config, 1).take(), threading.Event())
         self._dataset.close()
 
     def __len__(self) -> int:
@@ -57,40 +60,70 @@ class DataStream:
         Raises:
             ValueError: the batch does not divide into ``world`` ranks of ``accumulation`` micro-batches each.
         """
-        positions_of_rank(cursor, self.config.batch, rank, world)  # refuses what is no place in the stream
+        share = partial(self._order.positions, batch=self.config.batch, rank=rank, world=world)
+        share(cursor)  # refuses what is no place in the stream
         check_micro_batches(self.config.batch, world, accumulation)
-        return Batches(self.config, self._load, cursor, rank, world, on_close=self._dataset.close)
+        ahead = self.shards.storage.ahead(
+            partial(self._order.shards_ahead, batch=self.config.batch, rank=rank, world=world),
+            every=max(self.config.batch, self._window_size() // 4),
+        )
+        return Batches(self.config, self._load, share, cursor, ahead, on_close=self._dataset.close)
 
-    def _load(
-        self, positions: range, images: np.ndarray, labels: np.ndarray | None, unwanted: threading.Event
-    ) -> list[Skip]:
-        """Fill the arrays with the samples at consecutive stream positions: the work of one worker thread."""
-        samples = self._order.samples(positions.start, len(positions)).tolist()
-        words = augmentation_words(self.seed, positions.start, len(positions)).tolist()
+    def _window_size(self) -> int:
+        """About how many positions pass while every lane reads one window."""
+        if self.config.window == 0:
+            return len(self)
+        return min(len(self), self.config.lanes * self.config.window * len(self) // len(self.shards.shards))
+
+    def _load(self, positions: Int64[np.ndarray, " count"], room: Room, unwanted: threading.Event) -> list[Skip]:
+        """Load the samples at stream positions of one batch: the work of one worker thread."""
+        samples = self._order.samples(positions).tolist()
+        words = augmentation_words(self.seed, positions).tolist()
+        encoded: list[Encoded | None] = []
         skips: list[Skip] = []
-        for slot, (position, sample, (flip_word, crop_word, *_)) in enumerate(
-            zip(positions, samples, words, strict=True)
-        ):
+        for slot, (position, sample) in enumerate(zip(positions.tolist(), samples, strict=True)):
+            if slot % READ_TOGETHER == 0:
+                encoded += map(self._read, samples[slot : slot + READ_TOGETHER])
             if unwanted.is_set():
                 break
-            candidates = chain((sample,), self._order.following(position))
-            sample, image = self._first_decodable(candidates, crop_word, skips)
-            images[slot] = horizontal_flip(image, flip_word >> 63 if self.config.flip else 0)
-            if labels is not None:
-                labels[slot] = self._dataset.label(sample)
+            flip_word, *crop_words, _ = words[slot]
+            image = room.images[slot]
+            sample = self._decode(image, position, sample, encoded.pop(0), crop_words, skips)
+            if self.config.flip and flip_word >> 63:
+                mirror(image)
+            if room.labels is not None:
+                room.labels[slot] = self._dataset.label(sample)
+            if room.captions is not None:
+                room.captions[slot] = self._dataset.caption(sample)
         return skips
 
-    def _first_decodable(
-        self, candidates: Iterable[int], crop_word: int, skips: list[Skip]
-    ) -> tuple[int, UInt8[np.ndarray, "c h w"]]:
-        for sample in candidates:
-            reason = self._undecodable.get(sample)
+    def _read(self, sample: int) -> Encoded | None:
+        """The image of a sample, or None of one that cannot be: when its turn comes, it is told why."""
+        try:
+            return None if sample in self._undecodable else self._dataset.read(sample)
+        except UndecodableImage:
+            return None
+
+    def _decode(
+        self,
+        image: Square,
+        position: int,
+        sample: int,
+        encoded: Encoded | None,
+        crop_words: list[int],
+        skips: list[Skip],
+    ) -> int:
+        """Put a sample, or the first of its substitutes that decodes, into ``image``; returns which one it is."""
+        for candidate in chain((sample,), self._order.following(position)):
+            reason = self._undecodable.get(candidate)
             if reason is None:
                 try:
-                    return sample, self._dataset.image(sample, crop_word)
+                    self._dataset.decode(encoded or self._dataset.read(candidate), image, *crop_words)
+                    return candidate
                 except UndecodableImage as error:
                     if self.config.on_error is not OnError.skip:
                         raise
-                    reason = self._undecodable[sample] = str(error)
-            skips.append(Skip(sample, reason))
+                    reason = self._undecodable[candidate] = str(error)
+            encoded = None
+            skips.append(Skip(candidate, reason))
         raise ValueError(f"data.shards={self.config.shards}: no sample can be decoded, as {reason}")

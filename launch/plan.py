@@ -42,12 +42,12 @@ def shards(chosen: PlanConfig) -> list[int]:
 
     from data_pipeline.config import DataConfig
     from data_pipeline.shards import ShardSet
-    from trainer.plans.reading import even, sizes_of
+    from trainer.plans.reading import even
 
     if not isinstance(chosen.data, DataConfig):
         return []
     if Path(chosen.data.shards).is_dir():
-        return sizes_of(ShardSet.open(chosen.data.shards))
+        return ShardSet.open(chosen.data.shards).sizes
     return even(chosen.samples, chosen.samples_per_shard)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
@@ -61,8 +62,14 @@ def as_data(
 def to_unit(
     pixels: UInt8[Tensor, "..."] | Float[Tensor, "..."], into: PixelRange = PixelRange.signed
 ) -> Float[Tensor, "..."]:
-    """0 .. 255 to the model's range in float32."""
-    return pixels.float() / into.deviation - into.mean / into.deviation
+    """0 .. 255 to the model's range in float32, with each channel in one piece.
+
+    A data stream puts the channels of a pixel side by side. Left so, convolutions would choose other kernels.
+    """
+    return (
+        pixels.to(torch.float32, memory_format=torch.contiguous_format) / into.deviation
+        - into.mean / into.deviation
+    )
 
 
 def to_bytes(x: Float[Tensor, "..."], out_of: PixelRange = PixelRange.signed) -> UInt8[Tensor, "..."]:

@@ -14,7 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from data_pipeline.decode import Limits, UndecodableImage, decode_image, decode_json, decode_label
+from data_pipeline.decode import (
+    Limits,
+    UndecodableImage,
+    caption_in_json,
+    decode_image,
+    decode_json,
+    decode_label,
+    label_in_json,
+)
 
 COLOUR = np.random.default_rng(0).integers(0, 256, (12, 9, 3), dtype=np.uint8)
 
@@ -120,3 +128,21 @@ def test_json_members_are_objects() -> None:
         decode_json(b"[1]")
     with pytest.raises(ValueError, match="Expecting value"):
         decode_json(b"nothing")
+
+
+def test_a_json_member_names_a_class() -> None:
+    assert label_in_json(b'{"label": 7, "caption": "a cat"}') == 7
+    assert label_in_json(b'{"cls": 0, "label": 7}') == 0
+    for data in (b"{}", b'{"cls": -1}', b'{"cls": true}', b'{"cls": 1.0}', b'{"label": "cat"}'):
+        with pytest.raises(ValueError, match="expected a non-negative integer under cls or label, got"):
+            label_in_json(data)
+
+
+def test_a_json_member_holds_a_caption() -> None:
+    assert caption_in_json('{"caption": "eine Kätzin"}'.encode()) == "eine Kätzin"
+    for data in (b"{}", b'{"caption": null}', b'{"caption": ["a cat"]}'):
+        with pytest.raises(ValueError, match="expected text under caption, got"):
+            caption_in_json(data)
+    for data in (b"\xff", b'{"caption": "cut', b"[" * 100_000):
+        with pytest.raises(ValueError):
+            caption_in_json(data)

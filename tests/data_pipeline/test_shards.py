@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from data_pipeline.index import ShardIndex, index_path, scan_tar
-from data_pipeline.manifest import MANIFEST, Manifest
+from data_pipeline.manifest import MANIFEST, Manifest, ShardEntry
 from data_pipeline.shards import UNFINISHED, ShardSet
 from data_pipeline.verification import verify
 
@@ -165,7 +167,47 @@ def test_verify_refuses_a_folder_of_nothing(tmp_path: Path) -> None:
 
 
 def test_ten_thousand_shards_open_at_once(tmp_path: Path) -> None:
-    # Locating needs no index: a set of 10,000 shards is a column of cumulative counts.
-    shards = ShardSet("spec", [tmp_path / f"{i}.tar" for i in range(10_000)], [300] * 10_000, None)
+    # Opening reads the manifest and one listing of the folder; locating needs no index.
+    entries = [ShardEntry(f"shard-{number:06d}.tar", 300, 1024, "0" * 64) for number in range(10_000)]
+    Manifest("", {}, (), 3, None, 300, tuple(entries)).write(tmp_path / MANIFEST)
+    for entry in entries:
+        os.close(os.open(tmp_path / entry.name, os.O_CREAT | os.O_WRONLY))
+        os.truncate(tmp_path / entry.name, 1024)
+    started = time.perf_counter()
+    shards = ShardSet.open(str(tmp_path))
+    assert time.perf_counter() - started < 2
     places = np.random.default_rng(0).integers(0, shards.size, 100)
     assert [shards.locate(int(i)) for i in places] == [divmod(int(i), 300) for i in places]
+
+
+def test_the_indexes_used_last_stay_in_memory(numbered: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("data_pipeline.shards.MOST_INDEXES", 2)
+    shards, read = ShardSet.open(str(numbered)), []
+    read_index = shards.storage.read_index
+    monkeypatch.setattr(shards.storage, "read_index", lambda number: read.append(number) or read_index(number))
+    for number in (0, 1, 0, 2, 0, 1):
+        assert shards.index(number).keys[0] == f"{7 * number:06d}"
+    assert read == [0, 1, 2, 1]
+
+
+def test_an_index_that_changed_since_it_was_opened_is_refused(numbered: Path) -> None:
+    shards = ShardSet.open(str(numbered))
+    shutil.copy(index_path(numbered / "part-0001.tar"), index_path(numbered / "part-0000.tar"))
+    shutil.copy(numbered / "part-0001.tar", numbered / "part-0000.tar")
+    with pytest.raises(ValueError, match=r"part-0000\.json disagrees with its shard .* as it was opened"):
+        shards.index(0)
+
+
+def test_a_file_address_is_a_path(digits: Path) -> None:
+    assert ShardSet.open(f"file://{digits}").size == ShardSet.open(f"file://localhost{digits}/").size == 1442
+    assert ShardSet.open(f"file://{digits}/shard-{{000000..000001}}.tar").size == 800
+    with pytest.raises(ValueError, match="files of another host are not read"):
+        ShardSet.open(f"file://elsewhere{digits}")
+
+
+@pytest.mark.parametrize("spec", ["gs://bucket/x", "ftp://host/x.tar", "pipe://curl"])
+def test_other_schemes_are_refused(spec: str) -> None:
+    with pytest.raises(
+        ValueError, match=r"data\.shards=.*:// is not read; shards lie at a path, or at file://, http"
+    ):
+        ShardSet.open(spec)

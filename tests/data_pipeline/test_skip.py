@@ -15,7 +15,7 @@ import torch
 
 from data_pipeline.config import DataConfig, OnError
 from data_pipeline.decode import UndecodableImage
-from data_pipeline.order import epoch_order
+from data_pipeline.order import Order, epoch_order
 from data_pipeline.stream import DataStream
 
 SEED = 6
@@ -46,7 +46,7 @@ def expected_order(epochs: int) -> list[int]:
 @pytest.mark.parametrize("workers", [0, 3])
 def test_an_undecodable_image_is_raised_where_its_batch_is_due(damaged: DataConfig, workers: int) -> None:
     stream = DataStream(replace(damaged, on_error=OnError["raise"], workers=workers), SEED)
-    message = rf"shard .*part-000\d\.tar, key '{BAD[0]:06d}', png at bytes \d+:\d+: Pillow cannot decode"
+    message = rf"shard .*part-000\d\.tar, key '{BAD[0]:06d}', png at bytes \d+:\d+: OpenCV cannot decode"
     with stream.open(0) as batches:
         assert [batch.cursor for batch in islice(batches, 2)] == [4, 8]
         for _ in range(2):  # asked again, it does not go on as if nothing had happened
@@ -86,6 +86,17 @@ def test_skipping_keeps_global_batches_aligned(damaged: DataConfig, world: int) 
         assert labels.tolist() == [i % 10 for i in expected]
         assert torch.cat([p.index for p in parts]).tolist() == list(range(4 * k, 4 * k + 4))
         assert {p.cursor for p in parts} == {4 * k + 4}
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_skipping_keeps_global_batches_aligned_where_ranks_read_lanes(damaged: DataConfig, world: int) -> None:
+    stream, order = DataStream(replace(damaged, window=1, lanes=2), SEED), Order(SEED, [7, 7, 6], 1, 2)
+    for rank in range(world):
+        with stream.open(0, rank, world) as batches:
+            for batch in islice(batches, 2 * SIZE // 4):
+                chosen = zip(batch.index.tolist(), order.samples(batch.index.numpy()).tolist(), strict=True)
+                expected = [next(i for i in (first, *order.following(p)) if i not in BAD) for p, first in chosen]
+                assert batch.x[:, 0, 0, 0].tolist() == expected
 
 
 @pytest.mark.parametrize("workers", [0, 1, 4])

@@ -17,9 +17,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from data_pipeline.config import DataConfig
-from data_pipeline.order import augmentation_words, epoch_order
+from data_pipeline.dataset import Encoded
+from data_pipeline.decoders import Decoder
+from data_pipeline.order import Order, augmentation_words, epoch_order
 from data_pipeline.stream import Batch, DataStream
-from data_pipeline.transforms import Crop
+from data_pipeline.transforms import Crop, scaled_crop
 
 Config = Callable[..., DataConfig]
 
@@ -81,6 +83,20 @@ def test_a_global_batch_is_the_same_for_any_world(config: DataConfig, world: int
         assert_equal(tensors([batches[k] for batches in ranks]), tensors([whole[k]]))
 
 
+@pytest.mark.parametrize("lanes", [2, 3, 5])
+def test_ranks_that_read_lanes_share_the_same_global_batch(config: DataConfig, lanes: int) -> None:
+    stream = DataStream(replace(config, flip=True, window=2, lanes=lanes), seed=1)
+    order = Order(1, [7, 7, 7, 7, 2], window=2, lanes=lanes)
+    for world in (1, 2, 6):
+        ranks = [take(stream, 4, rank=rank, world=world) for rank in range(world)]
+        for k in range(4):
+            x, _, index = tensors([batches[k] for batches in ranks])
+            assert index.tolist() == order.positions(12 * k, 12, 0, 1).tolist()
+            assert x.amin((1, 2, 3)).tolist() == [min(i, 255 - i) for i in order.samples(index.numpy()).tolist()]
+            bits = torch.from_numpy((augmentation_words(1, index.numpy())[:, 0] >> np.uint64(63)).astype(bool))
+            assert torch.equal(x[:, 0, 0, 0] > 127, bits)  # the right half is the light one
+
+
 @pytest.mark.parametrize("workers", [1, 2, 3, 7, 20])
 def test_batches_are_the_same_for_any_number_of_workers(config: DataConfig, workers: int) -> None:
     config = replace(config, flip=True)
@@ -109,7 +125,7 @@ def test_a_batch_may_be_larger_than_the_data_set(config: DataConfig) -> None:
 def test_flips_are_a_function_of_the_position(config: DataConfig) -> None:
     plain = tensors(take(DataStream(config, seed=4), 10))[0]
     flipped = tensors(take(DataStream(replace(config, flip=True), seed=4), 10))[0]
-    bits = torch.from_numpy((augmentation_words(4, 0, 120)[:, 0] >> np.uint64(63)).astype(bool))
+    bits = torch.from_numpy((augmentation_words(4, np.arange(120))[:, 0] >> np.uint64(63)).astype(bool))
     assert 30 < bits.sum() < 90
     assert torch.equal(flipped, torch.where(bits[:, None, None, None], plain.flip(3), plain))
 
@@ -123,6 +139,50 @@ def test_crops_are_a_function_of_the_position(pack: Callable[..., Path], encode:
     assert torch.equal(corners[40:], take(DataStream(random, seed=0), 1, cursor=40)[0].x[:20, 0, 0, 0])
     center = DataConfig(shards, resolution=4, channels=1, batch=2, crop=Crop.center)
     assert take(DataStream(center, seed=0), 1)[0].x[1, 0].tolist() == image[1:5, 2:6].tolist()
+
+
+def test_scaled_crops_are_a_function_of_the_position(
+    pack: Callable[..., Path], encode: Callable[..., bytes]
+) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (20, 24, 3), dtype=np.uint8)
+    shards = str(pack([{"__key__": "0", "png": encode(image)}]))
+    config = DataConfig(shards, resolution=8, batch=20, crop=Crop.scaled, crop_scale=[0.6, 0.9], flip=True)
+    [whole] = take(DataStream(config, seed=0), 1)
+    flips, places, sizes = augmentation_words(0, np.arange(20))[:, :3].T.tolist()
+    for n, row in enumerate(whole.x.numpy()):
+        expected = scaled_crop(image.transpose(2, 0, 1), 8, (0.6, 0.9), places[n], sizes[n])
+        np.testing.assert_array_equal(row, expected[:, :, ::-1] if flips[n] >> 63 else expected)
+    assert torch.equal(take(DataStream(config, seed=0), 1, cursor=13)[0].x[:7], whole.x[13:])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_both_decoders_give_the_same_batches(
+    pack: Callable[..., Path], encode: Callable[..., bytes], channels: int
+) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (12, 11, 13, 3), dtype=np.uint8)
+    formats = ("png", "jpeg", "webp")
+    samples = [
+        {"__key__": f"{i}", formats[i % 3]: encode(image[:8, :8] if i % 2 else image, formats[i % 3])}
+        for i, image in enumerate(pixels)
+    ]
+    config = DataConfig(str(pack(samples)), 8, channels, batch=24, crop=Crop.random, flip=True)
+    fast, pillow = (take(DataStream(replace(config, decoder=decoder), 5), 2) for decoder in Decoder)
+    for ours, theirs in zip(fast, pillow, strict=True):
+        assert torch.equal(ours.x, theirs.x)
+    assert fast[0].x.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_captions_come_with_their_images(
+    pack: Callable[..., Path], number: Callable[..., dict[str, bytes]]
+) -> None:
+    samples = [number(i) | {"json": f'{{"caption": "Nº {i}"}}'.encode()} for i in range(20)]
+    config = DataConfig(str(pack(samples)), resolution=4, channels=1, batch=10, captions=True, workers=3)
+    for batch in take(DataStream(config, seed=2), 3):
+        assert batch.captions == tuple(f"Nº {int(i)}" for i in batch.x[:, 0, 0, 0])
+    assert take(DataStream(replace(config, captions=False), seed=2), 1)[0].captions is None
+    del samples[7]["json"]
+    with pytest.raises(ValueError, match=r"key '000007' has no \.json member, which captions are in"):
+        take(DataStream(replace(config, shards=str(pack(samples, "fewer"))), seed=2), 2)
 
 
 def test_the_digits_come_through_whole(digits: Path) -> None:
@@ -165,13 +225,13 @@ def test_closing_does_not_wait_for_what_was_loaded_ahead(
     config: DataConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stream = DataStream(replace(config, workers=1, prefetch=100), seed=0)
-    image = stream._dataset.image
+    decode = stream._dataset.decode
 
-    def slow(dataset_index: int, crop_word: int) -> np.ndarray:
+    def slow(image: Encoded, room: np.ndarray, *words: int) -> None:
         time.sleep(0.01)  # a hundred batches of twelve would take 12 seconds
-        return image(dataset_index, crop_word)
+        decode(image, room, *words)
 
-    monkeypatch.setattr(stream._dataset, "image", slow)
+    monkeypatch.setattr(stream._dataset, "decode", slow)
     started = time.perf_counter()
     with stream.open(0) as batches:
         next(batches)
@@ -210,14 +270,20 @@ def test_a_batch_that_does_not_divide_is_refused(
     ("change", "message"),
     [
         ({"batch": 0}, r"data\.batch must be at least 1, got 0"),
+        ({"window": -1}, r"data\.window must be at least 0, got -1"),
+        ({"lanes": 0}, r"data\.lanes must be at least 1, got 0"),
         ({"resolution": -8}, r"data\.resolution must be at least 1, got -8"),
         ({"workers": -1}, r"data\.workers must be at least 0, got -1"),
         ({"prefetch": 0}, r"data\.prefetch must be at least 1, got 0"),
         ({"channels": 2}, r"data\.channels must be 1 \(gray\) or 3 \(colour\), got 2"),
         ({"shards": ""}, r"data\.shards must name a folder"),
+        ({"crop_scale": [0.5]}, r"data\.crop_scale must be two shares in \(0, 1\], in order, got \[0\.5\]"),
+        ({"crop_scale": [0.9, 0.5]}, r"in order, got \[0\.9, 0\.5\]"),
+        ({"crop_scale": [0.0, 1.0]}, r"in order, got \[0\.0, 1\.0\]"),
+        ({"crop_scale": [0.5, 1.1]}, r"in order, got \[0\.5, 1\.1\]"),
     ],
 )
-def test_a_config_checks_its_fields(change: dict[str, int | str], message: str) -> None:
+def test_a_config_checks_its_fields(change: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace(DataConfig(), **change)  # type: ignore[arg-type]
 

@@ -14,9 +14,10 @@ from data_pipeline.transforms import (
     Crop,
     center_crop_square,
     fit,
-    horizontal_flip,
+    mirror,
     random_crop,
     resize_lanczos,
+    scaled_crop,
 )
 
 
@@ -41,7 +42,7 @@ def test_resizing_is_pillows_antialiased_lanczos() -> None:
 
 
 def test_random_crops_reach_every_place_equally() -> None:
-    words = augmentation_words(0, 0, 6000)[:, 1].tolist()
+    words = augmentation_words(0, np.arange(6000))[:, 1].tolist()
     corners = [int(random_crop(grid(6, 5), 4, word)[0, 0, 0]) for word in words]
     counts = [corners.count(top * 16 + left) for top in range(3) for left in range(2)]
     assert sum(counts) == 6000
@@ -56,9 +57,52 @@ def test_a_random_crop_is_a_square_of_the_image(resolution: int, more: int, wide
     np.testing.assert_array_equal(crop, image[:, top : top + resolution, left : left + resolution])
 
 
-def test_a_flip_mirrors_left_to_right() -> None:
-    np.testing.assert_array_equal(horizontal_flip(grid(2, 3), 1)[0], [[2, 1, 0], [18, 17, 16]])
-    np.testing.assert_array_equal(horizontal_flip(grid(2, 3), 0), grid(2, 3))
+@pytest.mark.parametrize("channels", [1, 3])
+@given(height=st.integers(1, 9), width=st.integers(1, 9))
+def test_a_flip_mirrors_left_to_right_in_place(channels: int, height: int, width: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (2, height, width, channels), dtype=np.uint8)
+    batch = pixels.copy().transpose(0, 3, 1, 2)
+    mirror(batch[1])
+    np.testing.assert_array_equal(batch[1], pixels[1, :, ::-1].transpose(2, 0, 1))
+    np.testing.assert_array_equal(batch[0], pixels[0].transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_scaled_crop_is_pillows_bicubic_resize_of_a_square(channels: int) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (40, 50, channels), dtype=np.uint8)
+    words = [(2**64 - 1, 2**64 - 1), (0, 0), (3 << 60 | 5 << 28, 1 << 63)]
+    for word, scale_word in words:
+        side = 20 + (scale_word >> 32) * 17 // 2**32  # 20 … 36, which are 0.5 and 0.9 of 40
+        top, left = (word >> 32) * (41 - side) // 2**32, (word % 2**32) * (51 - side) // 2**32
+        square = Image.fromarray(image[top : top + side, left : left + side].squeeze())
+        expected = np.asarray(square.resize((16, 16), Image.Resampling.BICUBIC)).reshape(16, 16, channels)
+        cut = scaled_crop(image.transpose(2, 0, 1), 16, (0.5, 0.9), word, scale_word)
+        np.testing.assert_array_equal(cut.transpose(1, 2, 0), expected)
+
+
+def test_scaled_crops_have_every_side_equally_and_are_never_enlarged(monkeypatch: pytest.MonkeyPatch) -> None:
+    sides: list[int] = []
+    monkeypatch.setattr(
+        "data_pipeline.transforms.resize_bicubic",
+        lambda square, resolution: (sides.append(square.shape[1]), square[:, :resolution, :resolution])[1],
+    )
+    for word in augmentation_words(0, np.arange(3000))[:, 2].tolist():
+        scaled_crop(grid(12, 14), 4, (0.4, 0.9), 0, word)  # 4.8 and 10.8
+    assert set(sides) == set(range(5, 11))
+    assert stats.chisquare(np.bincount(sides)[5:]).pvalue > 1e-3
+    assert scaled_crop(grid(12, 14), 11, (0.1, 0.5), 0, 2**64 - 1).shape == (1, 11, 11)
+
+
+def test_the_lsun_preparation_is_that_of_stylegans_tool() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (51, 76, 3), dtype=np.uint8)
+    crop = min(pixels.shape[:2])  # dataset_tool.py, center_crop
+    cut = pixels[
+        (pixels.shape[0] - crop) // 2 : (pixels.shape[0] + crop) // 2,
+        (pixels.shape[1] - crop) // 2 : (pixels.shape[1] + crop) // 2,
+    ]
+    expected = np.array(Image.fromarray(cut, "RGB").resize((16, 16), Image.Resampling.LANCZOS))
+    ours = resize_lanczos(center_crop_square(Image.fromarray(pixels)), 16)
+    np.testing.assert_array_equal(np.asarray(ours), expected)
 
 
 def test_fit_follows_the_crop_policy() -> None:
@@ -67,6 +111,9 @@ def test_fit_follows_the_crop_policy() -> None:
     np.testing.assert_array_equal(fit(image, 4, Crop.random, 0), image[:, :4, :4])
     np.testing.assert_array_equal(fit(image, 4, Crop.random, 2**64 - 1), image[:, 4:, 6:])
     np.testing.assert_array_equal(fit(image[:, :, :8], 8, Crop.none, 0), image[:, :, :8])
+    np.testing.assert_array_equal(
+        fit(image, 4, Crop.scaled, 5, (0.5, 0.9), 6), scaled_crop(image, 4, (0.5, 0.9), 5, 6)
+    )
 
 
 @pytest.mark.parametrize("crop", Crop)

@@ -74,8 +74,14 @@ def planned(run: Run, cluster: Cluster, shards: Sequence[int], steps: int, held:
         memory=memories(layout, weights, chosen, averages),
         traffic=traffic(layout, weights, accumulation),
         checkpoint=saved(layout, weights, averages),
-        reading=reading(shards, run.run.seed, batch, ranks, cluster.ranks_per_node, steps) if shards else None,
+        reading=read_by(run, batch, cluster, shards, steps) if shards else None,
     )
+
+
+def read_by(run: Run, batch: int, cluster: Cluster, shards: Sequence[int], steps: int) -> Reading:
+    """What a node reads of shards of these sizes, in the order that the run reads them in."""
+    ranks, a_node, data = cluster.ranks, cluster.ranks_per_node, run.data
+    return reading(shards, run.run.seed, batch, ranks, a_node, steps, data.window, data.lanes)
 
 
 def held_by(run: Run, micro_batch: int, device: Device) -> Held:

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int64
 
-from data_pipeline.order import Order, positions_of_rank
-from data_pipeline.shards import ShardSet
+from data_pipeline.order import Order
 
 
 @dataclass(frozen=True)
@@ -24,11 +23,19 @@ class Reading:
     shards_in_steps: int
 
 
-def reading(sizes: Sequence[int], seed: int, batch: int, ranks: int, ranks_per_node: int, steps: int) -> Reading:
+def reading(
+    sizes: Sequence[int],
+    seed: int,
+    batch: int,
+    ranks: int,
+    ranks_per_node: int,
+    steps: int,
+    window: int = 0,
+    lanes: int = 1,
+) -> Reading:
     """What the order says of the first so many global batches of shards that hold `sizes` samples."""
-    starts = np.concatenate(([0], np.cumsum(sizes)))
-    order, here = Order(seed, int(starts[-1])), min(ranks, ranks_per_node)
-    a_step = [np.unique(shards_of(samples, starts)) for samples in samples_of(order, batch, ranks, here, steps)]
+    order, here = Order(seed, sizes, window, lanes), min(ranks, ranks_per_node)
+    a_step = [np.unique(order.shards(samples)) for samples in samples_of(order, batch, ranks, here, steps)]
     return Reading(
         nodes=-(-ranks // ranks_per_node),
         steps=steps,
@@ -42,22 +49,11 @@ def reading(sizes: Sequence[int], seed: int, batch: int, ranks: int, ranks_per_n
 def samples_of(order: Order, batch: int, ranks: int, here: int, steps: int) -> Iterator[Int64[np.ndarray, " n"]]:
     """What the ranks 0 .. here - 1 read in each of the first steps."""
     for step in range(steps):
-        first, last = (positions_of_rank(step * batch, batch, rank, ranks) for rank in (0, here - 1))
-        yield order.samples(first.start, last.stop - first.start)
-
-
-def shards_of(samples: Int64[np.ndarray, " n"], starts: Int64[np.ndarray, " m"]) -> Int64[np.ndarray, " n"]:
-    """The number of the shard of each sample."""
-    return np.searchsorted(starts, samples, side="right") - 1
+        yield order.samples(
+            np.concatenate([order.positions(step * batch, batch, rank, ranks) for rank in range(here)])
+        )
 
 
 def even(samples: int, each: int) -> list[int]:
     """The sizes of shards of `each` samples, of which the last holds what is left."""
     return [min(each, samples - start) for start in range(0, samples, each)]
-
-
-def sizes_of(shards: ShardSet) -> list[int]:
-    """How many samples each shard holds."""
-    if shards.manifest:
-        return [entry.samples for entry in shards.manifest.shards]
-    return [len(shards.index(number)) for number in range(len(shards.shards))]

@@ -238,12 +238,20 @@ def test_a_node_reads_what_its_ranks_read():
     order, each = Order(seed, 97), []
     for step in range(steps):
         positions = [p for rank in range(a_node) for p in positions_of_rank(step * batch, batch, rank, ranks)]
-        each.append({int(order.samples(position, 1)[0]) // 10 for position in positions})
+        each.append({int(order.samples(np.array([position]))[0]) // 10 for position in positions})
     assert found.samples == 16
     assert found.nodes == 2
     assert found.shards == 10
     assert found.shards_a_step == pytest.approx(np.mean([len(shards) for shards in each]))
     assert found.shards_in_steps == len(set.union(*each))
+
+
+def test_a_node_reads_less_of_the_shards_in_lanes():
+    sizes, common = even(6400, 50), {"seed": 3, "batch": 64, "ranks": 16, "ranks_per_node": 4, "steps": 100}
+    everywhere, in_lanes = (reading(sizes, **common, window=4, lanes=lanes) for lanes in (1, 8))
+    assert everywhere.shards_in_steps == 128
+    assert in_lanes.shards_in_steps == 32  # a quarter: these lanes' borders are shards' borders
+    assert in_lanes.samples == everywhere.samples == 16
 
 
 def test_a_node_that_is_not_full_reads_for_the_ranks_there_are():
