@@ -56,10 +56,9 @@ def contents(shards: ShardSet, *, workers: int = 1, progress: Callable[[int, int
         done += count
         progress(done, len(shards.shards))
 
-    here = [place for place in shards.shards if isinstance(place, Path)]
-    if len(here) < len(shards.shards):
-        raise ValueError(f"{shards.spec} lies at an address, and only shards on a disk are described: copy them")
-    found = [each for _, each in carried_out(_of_one, here, workers=workers, tell=tell)]
+    paths = [shard for shard in shards.shards if isinstance(shard, Path)]
+    assert len(paths) == len(shards.shards), "what is far away is described where it lies"
+    found = [each for _, each in carried_out(_of_one, paths, workers=workers, tell=tell)]
     lengths = [each.image_bytes for each in found if each.image_bytes[2]]
     return Contents(
         sum(each.samples for each in found),
