@@ -17,27 +17,6 @@ from trainer.plans.device import Device
 from trainer.run import Run
 
 Action = Enum("Action", ["list", "verify", "describe"])
-Source = Enum("Source", ["digits", "photographs", "folder", "mnist", "cifar10"])
-
-
-@dataclass
-class PackConfig:
-    """source: digits, photographs (both with real images at hand), folder, mnist, cifar10. out: where shards go.
-
-    Of photographs: count, how many crops to train on (10,000; a tenth as many are held out); resolution of the
-    crops in pixels (32); seed of their places (0). Of folder: path of the images; resolution to centre-crop and
-    resize them to (none: files pass through untouched); channels (3). Of mnist: path of the folder of its four
-    files, gzipped or not. Of cifar10: path of the folder or the archive of its binary version.
-    """
-
-    source: Source = "???"  # type: ignore[assignment]
-    out: str = "???"
-    path: str | None = None
-    resolution: int | None = None
-    channels: int | None = None
-    count: int | None = None
-    seed: int | None = None
-    samples_per_shard: int = 1_000
 
 
 @dataclass

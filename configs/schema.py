@@ -18,10 +18,10 @@ from configs.doors import (
     EvaluateConfig,
     LadderConfig,
     OwnSampler,
-    PackConfig,
     PlanConfig,
     SampleConfig,
 )
+from configs.packing import PackConfig
 from data_pipeline.config import DataConfig
 from data_pipeline.dead_leaves import DeadLeaves
 from data_pipeline.synthetic import Heartbeat, Mixture, SwissRoll

@@ -6,39 +6,36 @@ import hashlib
 import json
 from pathlib import Path
 
-from data_pipeline.decode import IMAGE_EXTENSIONS, UndecodableImage, encode_png, open_image
+from data_pipeline.decode import IMAGE_EXTENSIONS, UndecodableImage
 from data_pipeline.documents import Json
-from data_pipeline.transforms import center_crop_square, resize_lanczos
+from data_pipeline.preparation import PASSED_THROUGH, Preparation
+from data_pipeline.sources import UnusableImage, first_of
 
 
 class Folder:
-    """Every PNG, JPEG and WebP file below ``path``, sorted by its relative name.
+    """Every PNG, JPEG and WebP file below ``path``, sorted by its relative name; the first ``max_images`` of them.
 
-    Without ``resolution`` the bytes of each file pass through untouched, decoded once to see that they can
-    be. With it, images are prepared as StyleGAN's tool does for LSUN: the central square of the shorter side,
-    resized by Lanczos, as PNG. If the images lie in subfolders, the first folder of the relative name is the
-    class.
+    If the images lie in subfolders, the first folder of the relative name is the class.
 
     Raises:
         ValueError: no such folder, no images in it, or images both in subfolders and beside them.
     """
 
-    def __init__(self, path: Path, resolution: int | None = None, channels: int = 3) -> None:
+    def __init__(
+        self, path: Path, preparation: Preparation = PASSED_THROUGH, max_images: int | None = None
+    ) -> None:
         if not path.is_dir():
             raise ValueError(f"path must be a folder of images, and there is no folder {path}")
-        if resolution is not None and resolution < 1:
-            raise ValueError(f"resolution must be at least 1, got {resolution}")
-        if channels not in (1, 3):
-            raise ValueError(f"channels must be 1 (gray) or 3 (colour), got {channels}")
         self._path = path
-        self.resolution = resolution
-        self.channels = channels
+        self._preparation = preparation
+        self.resolution, self.channels = preparation.resolution, preparation.channels
         suffixes = {f".{extension}" for extension in IMAGE_EXTENSIONS}
         files = [file for file in path.rglob("*") if file.suffix.lower() in suffixes and file.is_file()]
         self._names = sorted(file.relative_to(path).as_posix() for file in files)
         if not self._names:
             raise ValueError(f"{path} holds no images: expected files in {', '.join(sorted(suffixes))}")
         self.class_names = _class_names(path, self._names)
+        self._names = self._names[: first_of(len(self._names), max_images)]
 
     @property
     def description(self) -> str:
@@ -51,10 +48,13 @@ class Folder:
         """Image ``i``; the key is its running number, and its original name is kept in ``json``.
 
         Raises:
-            ValueError: the image cannot be decoded or is smaller than the resolution; names the file.
+            UnusableImage: the image cannot be decoded or is smaller than the resolution; names the file.
         """
         name = self._names[i]
-        extension, data = self._image(self._path / name)
+        try:
+            extension, data = self._preparation.image((self._path / name).read_bytes())
+        except UndecodableImage as error:
+            raise UnusableImage(name, str(error)) from error
         sample: dict[str, str | bytes] = {
             "__key__": f"{i:08d}",
             extension: data,
@@ -71,26 +71,9 @@ class Folder:
             "source": "folder",
             "version": 1,
             "samples": len(self),
-            "resolution": self.resolution,
-            "channels": self.channels,
+            **self._preparation.choices(),
             "listing_sha256": hashlib.sha256(listing.encode("utf-8", "surrogateescape")).hexdigest(),
         }
-
-    def _image(self, file: Path) -> tuple[str, bytes]:
-        data = file.read_bytes()
-        try:
-            image = open_image(data, channels=self.channels)
-        except UndecodableImage as error:
-            raise ValueError(f"{file}: {error}: repair the file or take it out of the folder") from error
-        if self.resolution is None:
-            extension = file.suffix.lower().removeprefix(".")
-            return ("jpg" if extension == "jpeg" else extension), data
-        if min(image.size) < self.resolution:
-            raise ValueError(
-                f"{file}: the image has {image.width}x{image.height} pixels, smaller than "
-                f"resolution={self.resolution}: lower the resolution or take it out of the folder"
-            )
-        return "png", encode_png(resize_lanczos(center_crop_square(image), self.resolution))
 
 
 def _class_names(path: Path, names: list[str]) -> tuple[str, ...]:

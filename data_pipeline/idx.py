@@ -7,7 +7,7 @@ import hashlib
 import math
 import zlib
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from PIL import Image
@@ -33,8 +33,7 @@ class Idx:
 
     def __init__(self, path: Path, dimensions: int) -> None:
         self.path = path
-        # Kept open: what is gzipped could otherwise only be read from its beginning, again for every entry.
-        self._file = cast(BinaryIO, gzip.open(path) if path.suffix == ".gz" else path.open("rb"))  # noqa: SIM115
+        self._file = self._opened()
         magic = self._bytes(0, 4)
         if magic != bytes((0, 0, UNSIGNED_BYTE, dimensions)):
             raise ValueError(
@@ -49,10 +48,21 @@ class Idx:
     def __len__(self) -> int:
         return self.shape[0]
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_file"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._file = self._opened()
+
     def entry(self, i: int) -> np.ndarray:
         """Entry ``i`` of the first dimension; cheapest in ascending order."""
         size = math.prod(self.shape[1:])
         return np.frombuffer(self._bytes(self._start + i * size, size), np.uint8).reshape(self.shape[1:])
+
+    def _opened(self) -> BinaryIO:
+        # Kept open: what is gzipped could otherwise only be read from its beginning, again for every entry.
+        return cast(BinaryIO, gzip.open(self.path) if self.path.suffix == ".gz" else self.path.open("rb"))
 
     def _bytes(self, start: int, count: int) -> bytes:
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,9 @@ class Manifest:
     """The contents of a folder of shards; opening 10,000 shards reads this and no index.
 
     ``preparation`` is what the source says was done to the images, with its version: two folders with the
-    same preparation hold the same samples. ``resolution`` is in pixels, or None where images keep their own
-    sizes.
+    same preparation hold the same samples, save for those that could not be packed: ``skipped`` names them, with
+    the reason. ``resolution`` is in pixels, or None where images keep their own sizes. ``formats`` counts the
+    images by extension.
     """
 
     source: str
@@ -40,11 +41,18 @@ class Manifest:
     resolution: int | None
     samples_per_shard: int
     shards: tuple[ShardEntry, ...] = ()
+    formats: dict[str, int] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
 
     @property
     def samples(self) -> int:
         """The number of samples in all shards together."""
         return sum(entry.samples for entry in self.shards)
+
+    @property
+    def tar_bytes(self) -> int:
+        """The length of all shards together."""
+        return sum(entry.tar_bytes for entry in self.shards)
 
     def differences(self, other: Manifest) -> list[str]:
         """What was prepared differently, field by field; the description of the source does not count."""
@@ -57,7 +65,7 @@ class Manifest:
 
     def write(self, path: Path) -> None:
         """Write the manifest atomically."""
-        write_document(path, KIND, VERSION, asdict(self))
+        write_document(path, KIND, VERSION, asdict(self) | {"tar_bytes": self.tar_bytes})
 
     @classmethod
     def read(cls, path: Path) -> Manifest:
@@ -89,10 +97,13 @@ class Manifest:
             resolution=None if resolution is None else document.field("resolution", int),
             samples_per_shard=document.field("samples_per_shard", int),
             shards=tuple(_entry(document.path, fields) for fields in document.field("shards", list)),
+            # Absent from manifests that were written before there were these.
+            formats=document.field("formats", dict) if "formats" in document.fields else {},
+            skipped=document.field("skipped", dict) if "skipped" in document.fields else {},
         )
 
     def _comparable(self) -> dict[str, Any]:
-        fields = asdict(replace(self, source="", shards=()))
+        fields = asdict(replace(self, source="", shards=(), formats={}, skipped={}))
         preparation = fields.pop("preparation")
         return fields | {f"preparation.{name}": value for name, value in preparation.items()}
 

@@ -16,7 +16,7 @@ from urllib.parse import unquote
 import numpy as np
 from braceexpand import braceexpand
 
-from data_pipeline.index import ShardIndex, file_sha256, index_path, scan_tar
+from data_pipeline.index import ShardIndex, index_path, scan_tar
 from data_pipeline.manifest import MANIFEST, Manifest, ShardEntry
 from data_pipeline.remote.access import DEFAULT_ACCESS, Access
 from data_pipeline.remote.url import scheme_of
@@ -203,44 +203,6 @@ class LocalShards(Storage):
 
     def ahead(self, shards_ahead: Callable[[int], Iterable[int]], every: int) -> Ahead:
         return Nothing()
-
-
-def verify(folder: Path) -> list[str]:
-    """Read every byte of a folder of shards; one line per problem that is found, naming the shard.
-
-    Each shard is scanned anew and compared with its index and with the manifest, checksums included.
-
-    Raises:
-        ValueError: the folder holds no manifest and no shards.
-    """
-    listed: dict[str, ShardEntry] = {}
-    if (folder / MANIFEST).is_file():
-        listed = {entry.name: entry for entry in Manifest.read(folder / MANIFEST).shards}
-    present = {path.name for path in folder.glob("*.tar")}
-    if not listed and not present:
-        raise ValueError(f"{folder} holds neither {MANIFEST} nor *.tar shards: {HOW_TO_MAKE_SHARDS}")
-    problems = []
-    for name in sorted(listed.keys() | present):
-        if name not in present:
-            problems.append(f"shard {folder / name} is missing")
-        elif listed and name not in listed:
-            problems.append(f"shard {folder / name} is not in {MANIFEST}")
-        else:
-            problems += _problems(folder / name, listed.get(name))
-    return problems
-
-
-def _problems(shard: Path, entry: ShardEntry | None) -> list[str]:
-    try:
-        if entry is not None and (found := file_sha256(shard)) != entry.sha256:
-            return [f"shard {shard} has sha256 {found}, {MANIFEST} says {entry.sha256}"]
-        if not index_path(shard).is_file():
-            return [f"shard {shard} has no index"]
-        if not ShardIndex.read(shard).same_as(scan_tar(shard)):
-            return [f"shard {shard} disagrees with its index {index_path(shard).name}"]
-    except ValueError as error:
-        return [str(error)]
-    return []
 
 
 def _expand(spec: str) -> list[Path]:

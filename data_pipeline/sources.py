@@ -15,9 +15,20 @@ from data_pipeline.transforms import random_crop
 SPLITS = ("train", "test")
 
 
+class UnusableImage(ValueError):
+    """An image of a source that cannot be packed; ``name`` is what the source calls it."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name}: {reason}")
+        self.name = name
+        self.reason = reason
+
+
 @runtime_checkable
 class Source(Protocol):
     """A finite sequence of samples, each a pure function of its number, so that packing can stop and go on.
+
+    A source can be pickled, to be used in other processes of ours: what it has open is opened again there.
 
     ``channels`` and ``resolution`` (pixels, or None where sizes vary) describe the images; ``class_names`` is
     empty where there are no classes. ``description`` is for people and may hold paths.
@@ -37,7 +48,11 @@ class Source(Protocol):
         ...
 
     def sample(self, i: int) -> dict[str, str | bytes]:
-        """Sample ``i`` as webdataset has it: ``__key__``, an image under png/jpg/webp, perhaps cls, json."""
+        """Sample ``i`` as webdataset has it: ``__key__``, an image under png/jpg/webp, perhaps cls, json.
+
+        Raises:
+            UnusableImage: it has no image that can be packed.
+        """
         ...
 
     def preparation(self) -> dict[str, Json]:
@@ -149,6 +164,13 @@ class Photographs:
             "resolution": self.resolution,
             "seed": self._seed,
         }
+
+
+def first_of(count: int, max_images: int | None) -> int:
+    """How many of ``count`` images are packed. Raises ValueError where that would be none."""
+    if max_images is not None and max_images < 1:
+        raise ValueError(f"max_images must be at least 1, got {max_images}")
+    return count if max_images is None else min(count, max_images)
 
 
 def known_split(split: str) -> str:

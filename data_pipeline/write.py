@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import logging
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from data_pipeline.atomic import PARTIAL, atomically, sync_folder
-from data_pipeline.index import ShardIndex, file_sha256, index_path, scan_tar
-from data_pipeline.manifest import MANIFEST, Manifest, ShardEntry
+from data_pipeline.atomic import PARTIAL, sync_folder
+from data_pipeline.config import OnError
+from data_pipeline.crew import carried_out
+from data_pipeline.manifest import MANIFEST, Manifest
+from data_pipeline.packer import Packed, Packer, Stretch, skipped_path
 from data_pipeline.shards import UNFINISHED, ShardSet
 from data_pipeline.sources import Source
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -34,41 +34,82 @@ def write_shards(
     out: Path,
     *,
     samples_per_shard: int = 1000,
+    workers: int = 1,
+    on_error: OnError = OnError["raise"],
     progress: Callable[[int, int], None] = _silent,
 ) -> Packing:
     """Pack every sample of ``source`` into ``out/shard-000000.tar``, … and list them in ``manifest.json``.
 
     Each file appears whole, the manifest last. Killed at any point and run again, it keeps the shards that
-    are whole (by checksum) and ends with the same bytes; a finished folder is left as it is. One packer per
-    folder.
+    are whole (by checksum) and ends with the same bytes, with any number of workers; a finished folder is left as
+    it is. One packing per folder.
 
     Args:
-        progress: called with (samples done, samples in all) after every sample.
+        workers: processes, each at one shard at a time. With one it is this process.
+        on_error: skip images that cannot be packed, which the manifest then names, or stop at the first.
+        progress: called with (samples done, samples in all), after every sample with one worker.
 
     Raises:
         ValueError: the folder holds a different preparation or unknown shards; what the source refuses.
+        ChildProcessError: a worker died; names its shard.
     """
     plan = _plan(source, samples_per_shard)
     out.mkdir(parents=True, exist_ok=True)
     if (out / MANIFEST).exists():
         return _finished(out, plan)
     _claim(out, plan)
-    entries, written, total = [], 0, len(source)
-    for number, start in enumerate(range(0, total, samples_per_shard)):
-        rows = range(start, min(start + samples_per_shard, total))
-        shard = out / f"shard-{number:06d}.tar"
-        index = _whole(shard, len(rows))
-        if index is None:
-            index = _write_shard(source, rows, shard, progress)
-            written += 1
-        else:
-            progress(rows.stop, total)
-        entries.append(ShardEntry(shard.name, len(index), index.tar_bytes, index.sha256))
-    manifest = replace(plan, shards=tuple(entries))
+    packed = _packed(source, out, plan, workers, on_error, progress)
+    skipped = {name: reason for each in packed for name, reason in each.skipped.items()}
+    entries = tuple(each.entry for each in packed if each.entry is not None)
+    if not entries:
+        name, reason = next(iter(skipped.items()), ("it", "empty"))
+        raise ValueError(f"{source.description}: no image can be packed, as {name}: {reason}")
+    manifest = replace(
+        plan,
+        shards=entries,
+        formats=dict(sorted(sum((Counter(each.formats) for each in packed), Counter()).items())),
+        skipped=skipped,
+    )
     manifest.write(out / MANIFEST)
-    (out / UNFINISHED).unlink()
-    sync_folder(out)
+    _clear(out)
+    written = sum(each.written for each in packed)
     return Packing(manifest, written, len(entries) - written)
+
+
+def agreed_samples_per_shard(out: Path) -> int | None:
+    """What an earlier packing into this folder goes by, finished or not; None if there was none."""
+    for name in (MANIFEST, UNFINISHED):
+        if (out / name).exists():
+            return Manifest.read(out / name).samples_per_shard
+    return None
+
+
+def _packed(
+    source: Source,
+    out: Path,
+    plan: Manifest,
+    workers: int,
+    on_error: OnError,
+    progress: Callable[[int, int], None],
+) -> list[Packed]:
+    """Every shard, in order."""
+    total, done = len(source), 0
+
+    def tell(samples: int) -> None:
+        nonlocal done
+        done += samples
+        progress(done, total)
+
+    stretches = [
+        Stretch(out / f"shard-{number:06d}.tar", start, min(start + plan.samples_per_shard, total))
+        for number, start in enumerate(range(0, total, plan.samples_per_shard))
+    ]
+    packer = Packer(source, skip=on_error is OnError.skip)
+    try:
+        packed = dict(carried_out(packer, stretches, workers=workers, tell=tell))
+    finally:
+        _clear_partials(out)  # of a worker that was ended in the middle
+    return [packed[number] for number in range(len(stretches))]
 
 
 def _plan(source: Source, samples_per_shard: int) -> Manifest:
@@ -88,7 +129,7 @@ def _finished(out: Path, plan: Manifest) -> Packing:
     manifest = Manifest.read(out / MANIFEST)
     _check_same(out, manifest, plan)
     ShardSet.open(str(out))  # refuses shards that are missing or cut
-    (out / UNFINISHED).unlink(missing_ok=True)
+    _clear(out)
     return Packing(manifest, written=0, kept=len(manifest.shards))
 
 
@@ -100,8 +141,19 @@ def _claim(out: Path, plan: Manifest) -> None:
         raise ValueError(f"{out} holds shards of unknown origin (no {MANIFEST}): pack into an empty folder")
     else:
         plan.write(out / UNFINISHED)
+    _clear_partials(out)
+
+
+def _clear_partials(out: Path) -> None:
     for partial in out.glob(f"*{PARTIAL}"):
-        partial.unlink()
+        partial.unlink(missing_ok=True)
+
+
+def _clear(out: Path) -> None:
+    """Remove what only an unfinished packing needs."""
+    for leftover in [*out.glob(skipped_path(Path("*.tar")).name), out / UNFINISHED]:
+        leftover.unlink(missing_ok=True)
+    sync_folder(out)
 
 
 def _check_same(out: Path, there: Manifest, plan: Manifest) -> None:
@@ -111,37 +163,3 @@ def _check_same(out: Path, there: Manifest, plan: Manifest) -> None:
             f"{out} holds a different preparation ({'; '.join(differences)}): "
             "pack into another folder, or remove this one"
         )
-
-
-def _whole(shard: Path, samples: int) -> ShardIndex | None:
-    """The index of a shard that an earlier run finished, or None if it has to be written."""
-    if not (shard.exists() and index_path(shard).exists()):
-        return None
-    try:
-        index = ShardIndex.read(shard)
-    except ValueError as error:
-        log.warning("packing %s again: %s", shard, error)
-        return None
-    if len(index) != samples or file_sha256(shard) != index.sha256:
-        log.warning("packing %s again: its checksum is not that of its index", shard)
-        return None
-    return index
-
-
-def _write_shard(source: Source, rows: range, shard: Path, progress: Callable[[int, int], None]) -> ShardIndex:
-    from webdataset import TarWriter  # takes a second to import
-
-    index_path(shard).unlink(missing_ok=True)  # never an old index beside a new shard
-    keys = []
-    # No times, fixed names: the same samples give the same bytes.
-    with atomically(shard) as file, TarWriter(file, encoder=False, mtime=0, user="", group="") as tar:
-        for row in rows:
-            sample = source.sample(row)
-            tar.write(sample)
-            keys.append(sample["__key__"])
-            progress(row + 1, len(source))
-    index = scan_tar(shard)
-    if index.keys != tuple(keys):
-        raise ValueError(f"{source.description}: keys must be distinct and have no dots, got {keys[0]!r}, …")
-    index.write()
-    return index

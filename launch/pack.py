@@ -1,7 +1,13 @@
-"""python -m launch.pack source=… out=…: images into indexed WebDataset shards; the same command again resumes."""
+"""python -m launch.pack source=… out=…: images into indexed WebDataset shards; verify DIR and describe DIR."""
 
 from __future__ import annotations
 
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,76 +18,174 @@ from configs.schema import register
 from launch.door import door
 
 if TYPE_CHECKING:
-    from configs.doors import PackConfig
+    from configs.packing import PackConfig
     from data_pipeline.sources import Source
 
 register()
+
+INTERRUPTED = 130  # what a shell says of a command that Ctrl-C ended
+SOON = 30  # seconds to go, below which no time is told
+MOST_NAMED = 5  # of what was skipped; the manifest has them all
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="pack")
 @door
 def main(config: DictConfig) -> int:
-    """Packs each part of the source and says what lies where."""
-    from tqdm import tqdm
-
+    """Packs, verifies or describes; status 1 where a shard is not what was packed."""
     from configs.runs import to_value
-    from data_pipeline.write import write_shards
 
     chosen = to_value(config)
-    for name, source in sources(chosen).items():
-        out = Path(chosen.out) / name
-        with tqdm(total=len(source), desc=str(out), unit="img", disable=None) as bar:
-            packing = write_shards(
-                source,
-                out,
-                samples_per_shard=chosen.samples_per_shard,
-                progress=lambda done, total, bar=bar: bar.update(done - bar.n),
-            )
-        print(f"{out}: {packing.manifest.samples} images in {len(packing.manifest.shards)} shards", end="")
-        print(f" ({packing.written} written, {packing.kept} were there)")
+    try:
+        return {"pack": pack, "verify": verify, "describe": describe}[chosen.action.name](chosen)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return INTERRUPTED
+
+
+def pack(chosen: PackConfig) -> int:
+    """Packs each part of the source and says what lies where."""
+    from launch.sources import sources
+
+    with shown("reading keys", "key") as progress:
+        parts = sources(chosen, progress)
+    for name, source in parts.items():
+        pack_part(chosen, source, Path(chosen.out) / name)
     return 0
 
 
-COMMON = ("source", "out", "samples_per_shard")
-# The options that each source takes besides; another one that is given is a mistake.
-OPTIONS = {
-    "digits": (),
-    "photographs": ("resolution", "count", "seed"),
-    "folder": ("path", "resolution", "channels"),
-    "mnist": ("path",),
-    "cifar10": ("path",),
-}
+def pack_part(chosen: PackConfig, source: Source, out: Path) -> None:
+    """One part to its folder, by a plan that is told first."""
+    from data_pipeline.write import write_shards
 
-
-def sources(chosen: PackConfig) -> dict[str, Source]:
-    """The parts to pack, by the subfolder that each goes to; a source without splits goes to `out` itself."""
-    from data_pipeline.cifar import Cifar10
-    from data_pipeline.folder import Folder
-    from data_pipeline.idx import Mnist
-    from data_pipeline.sources import Digits, Photographs
-
-    name = chosen.source.name
-    options = {key: value for key, value in vars(chosen).items() if key not in COMMON and value is not None}
-    unused = sorted(options.keys() - set(OPTIONS[name]))
-    if unused:
-        raise ValueError(
-            f"source={name} takes no {unused[0]}; it takes {', '.join(OPTIONS[name]) or 'no options'}"
+    samples_per_shard = planned(chosen, source, out)
+    with shown(str(out), "img", samples_per_shard) as progress:
+        packing = write_shards(
+            source,
+            out,
+            samples_per_shard=samples_per_shard,
+            workers=workers(chosen),
+            on_error=chosen.on_error,
+            progress=progress,
         )
-    if name == "digits":
-        return {"train": Digits("train"), "test": Digits("test")}
-    if name == "photographs":
-        count = options.pop("count", 10_000)
-        options.setdefault("resolution", 32)
-        parts = {"train": count, "test": max(1, count // 10)}
-        return {split: Photographs(size, split=split, **options) for split, size in parts.items()}
-    if "path" not in options:
-        raise ValueError(f"source={name} needs path=…, where its files lie")
-    path = Path(options.pop("path"))
-    if name == "folder":
-        return {"": Folder(path, **options)}
-    original = {"mnist": Mnist, "cifar10": Cifar10}[name]
-    return {split: original(path, split) for split in ("train", "test")}
+    manifest = packing.manifest
+    print(f"{out}: {manifest.samples} images in {len(manifest.shards)} shards", end="")
+    print(f" ({packing.written} written, {packing.kept} were there)")
+    if manifest.skipped:
+        print(f"{out}: {len(manifest.skipped)} images could not be packed and were skipped:")
+        for name, reason in list(manifest.skipped.items())[:MOST_NAMED]:
+            print(f"  {name}: {reason}")
+
+
+def planned(chosen: PackConfig, source: Source, out: Path) -> int:
+    """How many samples a shard gets: as given, as in what is there already, or as is best."""
+    from data_pipeline.planner import plan
+    from data_pipeline.write import agreed_samples_per_shard
+
+    agreed = agreed_samples_per_shard(out)
+    if agreed is not None:
+        return chosen.samples_per_shard or agreed
+    if chosen.samples_per_shard is not None and chosen.samples_per_shard < 1:
+        raise ValueError(f"samples_per_shard must be at least 1, got {chosen.samples_per_shard}")
+    best = plan(source, chosen.samples_per_shard, chosen.ranks, chosen.loaders)
+    print(f"{out}: planned: {best}")
+    return best.samples_per_shard
+
+
+def verify(chosen: PackConfig) -> int:
+    """Reads every byte; names every shard that is damaged, missing or a stranger."""
+    from data_pipeline.verification import verify
+
+    bad = 0
+    for part in parts(Path(chosen.out)):
+        with shown(str(part), "shard") as progress:
+            problems = verify(part, workers=workers(chosen), progress=progress)
+        print(*(problems or [f"{part}: whole"]), sep="\n")
+        bad += len(problems)
+    return int(bad > 0)
+
+
+def describe(chosen: PackConfig) -> int:
+    """A contact sheet of each part, and what it holds; the last line is one JSON object."""
+    found, told = parts(Path(chosen.out)), {}
+    if chosen.sheet is not None and len(found) > 1:
+        raise ValueError(
+            f"sheet={chosen.sheet} names one file, and {chosen.out} has {len(found)} parts "
+            f"({', '.join(part.name for part in found)}): describe one of them"
+        )
+    for part in found:
+        told[part.name] = described(chosen, part)
+        print(*(f"{part}: {name}: {value}" for name, value in told[part.name].items()), sep="\n")
+    print(json.dumps(told if len(told) > 1 else next(iter(told.values())), ensure_ascii=False))
+    return 0
+
+
+def described(chosen: PackConfig, part: Path) -> dict[str, object]:
+    """What a folder of shards holds, and where its contact sheet is."""
+    from data_pipeline.description import contents, described, sampled, write_contact_sheet
+    from data_pipeline.shards import ShardSet
+
+    shards = ShardSet.open(str(part))
+    channels = chosen.channels or (shards.manifest.channels if shards.manifest else 3)
+    with shown(str(part), "shard") as progress:
+        held = contents(shards, workers=workers(chosen), progress=progress)
+    sheet = Path(chosen.sheet) if chosen.sheet else part / "contact_sheet.png"
+    try:
+        write_contact_sheet(shards, sheet, chosen.tiles, channels)
+    except OSError as error:
+        raise OSError(f"the contact sheet cannot be written ({error}): give another place, sheet=…") from error
+    return {**described(held, sampled(shards, chosen.decoded, channels), shards), "sheet": str(sheet)}
+
+
+def parts(out: Path) -> list[Path]:
+    """The folders of shards: `out` itself, or those below it that a source with splits was packed to."""
+    from data_pipeline.manifest import MANIFEST
+    from data_pipeline.shards import UNFINISHED
+
+    inside = sorted({path.parent for name in (MANIFEST, UNFINISHED) for path in out.glob(f"*/{name}")})
+    itself = any(out.glob("*.tar")) or any((out / name).exists() for name in (MANIFEST, UNFINISHED))
+    return [out] if itself or not inside else inside
+
+
+def workers(chosen: PackConfig) -> int:
+    """How many processes share the work."""
+    from data_pipeline.crew import cores
+
+    return chosen.workers or cores()
+
+
+@contextmanager
+def shown(what: str, unit: str, enough: int | None = None) -> Iterator[Callable[[int, int], None]]:
+    """A bar where there is a terminal; and, once the first `enough` are done, how long the rest will take."""
+    from tqdm import tqdm
+
+    started = time.monotonic()
+    with tqdm(desc=what, unit=unit, disable=None, leave=False) as bar:
+
+        def advance(done: int, total: int) -> None:
+            nonlocal enough
+            bar.total = total
+            bar.update(done - bar.n)
+            if enough is not None and done >= enough:
+                enough = None
+                rate = done / (time.monotonic() - started)
+                if (total - done) / rate > SOON:
+                    left = timedelta(seconds=int((total - done) / rate))
+                    bar.write(f"{what}: {rate:.0f} {unit}/s, about {left} to go")
+
+        yield advance
+
+
+def spelled_out(arguments: list[str]) -> list[str]:
+    """`verify DIR` and `describe DIR` as Hydra has them: action=verify out=DIR."""
+    if not arguments or arguments[0] not in ("verify", "describe"):
+        return arguments
+    first = [f"action={arguments[0]}"]
+    if len(arguments) > 1 and "=" not in arguments[1] and not arguments[1].startswith("-"):
+        escaped = arguments[1].replace("\\", "\\\\").replace("'", "\\'")
+        return [*first, f"out='{escaped}'", *arguments[2:]]
+    return [*first, *arguments[1:]]
 
 
 if __name__ == "__main__":
+    sys.argv[1:] = spelled_out(sys.argv[1:])
     main()

@@ -13,7 +13,8 @@ import pytest
 
 from data_pipeline.index import ShardIndex, index_path, scan_tar
 from data_pipeline.manifest import MANIFEST, Manifest, ShardEntry
-from data_pipeline.shards import UNFINISHED, ShardSet, verify
+from data_pipeline.shards import UNFINISHED, ShardSet
+from data_pipeline.verification import verify
 
 
 @pytest.fixture

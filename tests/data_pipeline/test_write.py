@@ -14,8 +14,9 @@ import pytest
 
 from data_pipeline.index import file_sha256, index_path, scan_tar
 from data_pipeline.manifest import MANIFEST, Manifest
-from data_pipeline.shards import UNFINISHED, ShardSet, verify
+from data_pipeline.shards import UNFINISHED, ShardSet
 from data_pipeline.sources import Digits, Photographs
+from data_pipeline.verification import verify
 from data_pipeline.write import write_shards
 
 

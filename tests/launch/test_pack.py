@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from data_pipeline.config import DataConfig
 from data_pipeline.stream import DataStream
+from tests.data_pipeline.lsun import lsun_images, make_lmdb
 from tests.data_pipeline.test_cifar import COUNTS, batch, records
 from tests.data_pipeline.test_idx import write as write_mnist
 from tests.launch.doors import opened
@@ -72,9 +75,48 @@ def test_the_original_files_of_mnist_and_cifar10_are_packed_in_their_parts(tmp_p
         )
 
 
+def test_lsun_is_packed_verified_and_described(tmp_path):
+    path = make_lmdb(tmp_path / "church outdoor_train_lmdb", {**lsun_images(30), "0" * 40: b"no image"})
+    out = tmp_path / "the shards"
+    command = ["source=lsun", f"path='{path}'", f"out='{out}'", "samples_per_shard=10", "workers=2"]
+    assert f"key {'0' * 40}: neither a PNG, a JPEG nor a WebP" in opened("pack", *command, status=1)
+    text = opened("pack", *command, "on_error=skip")
+    assert "planned" not in text  # it goes by what was begun
+    assert "30 images in 4 shards" in text
+    assert f"1 images could not be packed and were skipped:\n  key {'0' * 40}: neither" in text
+
+    document = json.loads(
+        opened("pack", "describe", str(out), f"sheet='{tmp_path / 'a sheet.png'}'").splitlines()[-1]
+    )
+    assert (document["samples"], document["formats"], document["skipped"]) == (30, {"webp": 30}, 1)
+    assert document["sizes"] == {"24x20": 30}
+    assert Image.open(document["sheet"]).size == (6 * 26 - 2, 5 * 26 - 2)
+
+    (out / "shard-000002.tar").unlink()
+    data = bytearray((out / "shard-000001.tar").read_bytes())
+    data[700] ^= 1
+    (out / "shard-000001.tar").write_bytes(data)
+    text = opened("pack", "verify", str(out), status=1)
+    assert [f"shard-00000{n}.tar" in text for n in range(4)] == [False, True, True, False]
+
+
+def test_both_parts_of_a_set_are_verified_and_described(tmp_path):
+    text = opened("pack", "source=digits", f"out={tmp_path}")
+    assert f"{tmp_path / 'train'}: planned: 1442 images of about" in text
+    assert "1442 images in 2 shards" in text
+    text = opened("pack", "verify", f"out={tmp_path}")
+    assert all(f"{tmp_path / part}: whole" in text for part in ("train", "test"))
+    document = json.loads(opened("pack", "action=describe", f"out={tmp_path}").splitlines()[-1])
+    assert document["test"]["samples"] == sum(document["test"]["classes"].values()) == 355
+    assert (tmp_path / "train" / "contact_sheet.png").is_file()
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (["verify", "nowhere"], "nowhere holds neither manifest.json nor *.tar"),
+        (["out=x"], "source must be given"),
+        (["source=tar", "path=.", "drop=txt", "out=x"], "drop must be a list of extensions"),
         (["source=folder", "out=x"], "source=folder needs path="),
         (["source=folder", "path=nowhere", "out=x"], "there is no folder nowhere"),
         (["source=mnist", "out=x"], "source=mnist needs path="),
