@@ -59,21 +59,11 @@ def write_shards(
         return _finished(out, plan)
     _claim(out, plan)
     packed = _packed(source, out, plan, workers, on_error, progress)
-    skipped = {name: reason for each in packed for name, reason in each.skipped.items()}
-    entries = tuple(each.entry for each in packed if each.entry is not None)
-    if not entries:
-        name, reason = next(iter(skipped.items()), ("it", "empty"))
-        raise ValueError(f"{source.description}: no image can be packed, as {name}: {reason}")
-    manifest = replace(
-        plan,
-        shards=entries,
-        formats=dict(sorted(sum((Counter(each.formats) for each in packed), Counter()).items())),
-        skipped=skipped,
-    )
+    manifest = _listed(plan, source, packed)
     manifest.write(out / MANIFEST)
     _clear(out)
     written = sum(each.written for each in packed)
-    return Packing(manifest, written, len(entries) - written)
+    return Packing(manifest, written, len(manifest.shards) - written)
 
 
 def agreed_samples_per_shard(out: Path) -> int | None:
@@ -123,6 +113,16 @@ def _plan(source: Source, samples_per_shard: int) -> Manifest:
         resolution=source.resolution,
         samples_per_shard=samples_per_shard,
     )
+
+
+def _listed(plan: Manifest, source: Source, packed: list[Packed]) -> Manifest:
+    skipped = {name: reason for each in packed for name, reason in each.skipped.items()}
+    entries = tuple(each.entry for each in packed if each.entry is not None)
+    if not entries:
+        name, reason = next(iter(skipped.items()), ("it", "empty"))
+        raise ValueError(f"{source.description}: no image can be packed, as {name}: {reason}")
+    formats: Counter[str] = sum((Counter(each.formats) for each in packed), Counter())
+    return replace(plan, shards=entries, formats=dict(sorted(formats.items())), skipped=skipped)
 
 
 def _finished(out: Path, plan: Manifest) -> Packing:
