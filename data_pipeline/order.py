@@ -15,7 +15,10 @@ import numpy as np
 from jaxtyping import Int64, UInt64
 
 from data_pipeline.recent import Recent
+from data_pipeline.shuffle import Shuffled, ascending, shuffled
 from data_pipeline.windows import Windows
+
+AT_ONCE = 16  # substitutes
 
 
 class Purpose(IntEnum):
@@ -53,26 +56,6 @@ def order_words(seed: int, epoch: int, begin: int, end: int) -> UInt64[np.ndarra
     block = begin // 4
     words = random_words(seed, Purpose.ORDER, (epoch << 64) + block, end - 4 * block)
     return words[begin - 4 * block :]
-
-
-def ascending(words: UInt64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
-    """The stable order of random words, as ``argsort`` finds it, in an eighth of its time.
-
-    Numbers sort faster than their indices, so each word's lowest bits give way to its index. The few words that
-    agree in all other bits are put in order afterwards.
-    """
-    bits = (len(words) - 1).bit_length()
-    index = np.uint64((1 << bits) - 1)
-    packed = words & ~index
-    packed |= np.arange(len(words), dtype=np.uint64)
-    packed.sort()
-    order = (packed & index).view(np.int64)
-    packed >>= np.uint64(bits)
-    equal = np.flatnonzero(packed[1:] == packed[:-1])
-    if len(equal):
-        tied = np.union1d(equal, equal + 1)
-        order[tied] = order[tied][np.lexsort((words[order[tied]], packed[tied]))]
-    return order
 
 
 def position_words(seed: int, purpose: Purpose, start: int, count: int) -> UInt64[np.ndarray, "count 4"]:
@@ -161,11 +144,7 @@ class Order:
         """The dataset indices at these stream positions."""
         samples = np.empty(len(positions), np.int64)
         for epoch, windows, inside, spots in self._laid_out(positions):
-            numbers = windows.numbers(spots)
-            within = spots - windows.starts[numbers]
-            by_window = np.argsort(numbers, kind="stable")
-            for part in np.split(by_window, np.flatnonzero(np.diff(numbers[by_window])) + 1):
-                samples[inside[part]] = self._shuffled[epoch, int(numbers[part[0]])][within[part]]
+            samples[inside] = self._samples_at(epoch, windows, spots)
         return samples
 
     def shards(self, samples: Int64[np.ndarray, " count"]) -> Int64[np.ndarray, " count"]:
@@ -179,12 +158,9 @@ class Order:
         shards that are being read anyway.
         """
         [(epoch, windows, _, spot)] = self._laid_out(np.array([position]))
-        [number] = windows.numbers(spot).tolist()
-        within = int(spot[0]) - int(windows.starts[number])
-        yield from self._shuffled[epoch, number][within + 1 :].tolist()
-        for step in range(1, len(windows)):
-            yield from self._shuffled[epoch, (number + step) % len(windows)].tolist()
-        yield from self._shuffled[epoch, number][:within].tolist()
+        for start in range(1, self.size, AT_ONCE):
+            steps = np.arange(start, min(start + AT_ONCE, self.size))
+            yield from self._samples_at(epoch, windows, (spot + steps) % self.size).tolist()
 
     def shards_ahead(self, cursor: int, batch: int, rank: int, world: int, windows: int = 2) -> Iterator[int]:
         """The shards that a rank reads from a cursor on, each once, in the order in which it first needs them.
@@ -201,6 +177,16 @@ class Order:
             yield from (shard for shard in shards if shard not in seen)
             seen.update(shards)
             cursor += batch
+
+    def _samples_at(self, epoch: int, windows: Windows, spots: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+        """The dataset indices that an epoch reads at these spots."""
+        numbers = windows.numbers(spots)
+        within = spots - windows.starts[numbers]
+        by_window = np.argsort(numbers, kind="stable")
+        samples = np.empty_like(spots)
+        for part in np.split(by_window, np.flatnonzero(np.diff(numbers[by_window])) + 1):
+            samples[part] = self._shuffled[epoch, int(numbers[part[0]])][within[part]]
+        return samples
 
     def _limits(self, cursor: int, windows: int) -> Int64[np.ndarray, " lanes"]:
         """The position at which each lane has read so many windows, from a cursor on."""
@@ -224,13 +210,8 @@ class Order:
         begins, sizes = self._starts[shards], np.diff(self._starts)[shards]
         return Windows(begins, sizes, self.window, self.lanes, turn=epoch * self.size % self.lanes)
 
-    def _shuffle(self, window: tuple[int, int]) -> Int64[np.ndarray, " n"]:
-        """The samples of a window, by its epoch and number, in the order in which they are read."""
+    def _shuffle(self, window: tuple[int, int]) -> Shuffled:
         epoch, number = window
-        spans = [*zip(*(ends.tolist() for ends in self._epochs[epoch].spans(number)), strict=True)]
-        if len(spans) == 1:  # often a whole epoch, whose copies would be large
-            samples = ascending(order_words(self.seed, epoch, *spans[0]))
-            samples += spans[0][0]
-            return samples
-        words = np.concatenate([order_words(self.seed, epoch, *span) for span in spans])
-        return np.take(np.concatenate([np.arange(*span) for span in spans]), ascending(words))
+        begins, ends = self._epochs[epoch].spans(number)
+        words = [order_words(self.seed, epoch, *span) for span in zip(begins.tolist(), ends.tolist(), strict=True)]
+        return shuffled(begins, ends, np.concatenate(words) if len(words) > 1 else words[0])

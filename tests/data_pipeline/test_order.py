@@ -13,7 +13,6 @@ from scipy import stats
 from data_pipeline.order import (
     Order,
     Purpose,
-    ascending,
     augmentation_words,
     epoch_order,
     positions_of_rank,
@@ -135,14 +134,6 @@ def test_only_two_epochs_of_one_window_are_kept() -> None:
     for epoch in (0, 1, 2, 3, 0):
         order.samples(np.arange(5 * epoch, 5 * epoch + 5))
     assert len(order._shuffled) == 2
-
-
-@given(st.lists(st.integers(0, 15), min_size=1, max_size=40), st.integers(0, 60))
-def test_words_are_sorted_as_numpy_sorts_them_stably(values: list[int], shift: int) -> None:
-    words = np.array(
-        [value << shift for value in values], np.uint64
-    )  # few values: ties in the upper bits, and in all
-    np.testing.assert_array_equal(ascending(words), np.argsort(words, kind="stable"))
 
 
 def test_an_order_needs_samples() -> None:

@@ -56,6 +56,7 @@ def expected(order: partial[Order], epochs: int) -> list[int]:
     return [sample for epoch in range(epochs) for sample in epoch_of(parts_of(*order.args, epoch), epoch)]
 
 
+@settings(max_examples=200)
 @given(ORDERS, st.data())
 def test_the_order_is_the_definitions(order: partial[Order], data: st.DataObject) -> None:
     size = sum(order.args[1])
@@ -127,7 +128,6 @@ def test_threads_read_what_one_reads() -> None:
             np.testing.assert_array_equal(samples, alone[draw])
 
 
-@settings(max_examples=50)
 @given(ORDERS, st.integers(0, 100), st.integers(1, 4), st.integers(1, 4), st.integers(0, 3), st.data())
 def test_shards_ahead_are_those_that_the_rank_will_read(
     order: partial[Order], cursor: int, share: int, world: int, windows: int, data: st.DataObject

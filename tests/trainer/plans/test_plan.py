@@ -24,7 +24,7 @@ from trainer.engines.layout import Layout, Passing
 from trainer.engines.local import LocalConfig
 from trainer.plans.activations import Activations
 from trainer.plans.memory import Memory, memories
-from trainer.plans.plan import Cluster, batch_of, planned
+from trainer.plans.plan import Cluster, batch_of, planned, read_by
 from trainer.plans.reading import even, reading
 from trainer.plans.saved import saved
 from trainer.plans.table import readable, table
@@ -252,6 +252,12 @@ def test_a_node_reads_less_of_the_shards_in_lanes():
     assert everywhere.shards_in_steps == 128
     assert in_lanes.shards_in_steps == 32  # a quarter: these lanes' borders are shards' borders
     assert in_lanes.samples == everywhere.samples == 16
+
+
+def test_a_plan_reads_in_the_runs_own_lanes_and_windows():
+    sizes, cluster = even(6400, 50), Cluster(ranks=16, ranks_per_node=4)
+    run = composed("experiment=ddpm_digits", "engine=ddp", "data.batch=64", "data.window=2", "data.lanes=8")
+    assert read_by(run, 64, cluster, sizes, steps=100).shards_in_steps == 32
 
 
 def test_a_node_that_is_not_full_reads_for_the_ranks_there_are():
