@@ -6,6 +6,7 @@ import errno
 import glob
 import hashlib
 import logging
+from bisect import bisect_right
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,6 +32,7 @@ class ShardSet:
         self.shards = tuple(shards)
         self.manifest = manifest
         self._starts = np.concatenate(([0], np.cumsum(samples, dtype=np.int64)))
+        self._firsts: list[int] = self._starts.tolist()  # which bisect searches several times as fast
         self._indexes: dict[int, ShardIndex] = {}
         if self.size == 0:
             raise ValueError(f"data.shards={spec} holds no samples: {HOW_TO_MAKE_SHARDS}")
@@ -101,9 +103,9 @@ class ShardSet:
 
     def locate(self, dataset_index: int) -> tuple[int, int]:
         """The number of the shard and the row in its index that hold a sample."""
-        assert 0 <= dataset_index < self.size, dataset_index
-        shard = int(np.searchsorted(self._starts, dataset_index, side="right")) - 1
-        return shard, dataset_index - int(self._starts[shard])
+        assert 0 <= dataset_index < self._firsts[-1], dataset_index
+        shard = bisect_right(self._firsts, dataset_index) - 1
+        return shard, dataset_index - self._firsts[shard]
 
     def index(self, shard: int) -> ShardIndex:
         """The index of one shard, read when it is first asked for.
