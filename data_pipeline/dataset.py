@@ -204,8 +204,11 @@ class Dataset:
 
 
 def _image_member(index: ShardIndex, row: int) -> Member:
-    members = [index.member(row, extension) for extension in index.spans if extension in IMAGE_EXTENSIONS]
-    images = [member for member in members if member is not None]
+    images = [
+        member
+        for extension in index.spans
+        if extension in IMAGE_EXTENSIONS and (member := index.member(row, extension)) is not None
+    ]
     if len(images) != 1:
         raise UndecodableImage(
             f"shard {index.shard}, key {index.keys[row]!r}: expected one image "

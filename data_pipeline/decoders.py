@@ -40,16 +40,16 @@ def decode_pixels(
     Raises:
         UndecodableImage: damaged, another format, more than 8 bits per channel, or over the limits.
     """
+    limits.check_bytes(len(data))
     return examine(data, channels, limits, decoder)(None)
 
 
 def examine(data: bytes, channels: int, limits: Limits, decoder: Decoder) -> Decode:
-    """Check an image's length and, by its header, its size; what is returned decodes it.
+    """Check an image's size by its header; what is returned decodes it. Its length has been checked before.
 
     Raises:
         UndecodableImage: over the limits, or the header is damaged.
     """
-    limits.check_bytes(len(data))
     decode: Decode | None = None
     if decoder is Decoder.fast:
         if data.startswith(b"\xff\xd8"):
@@ -62,10 +62,10 @@ def examine(data: bytes, channels: int, limits: Limits, decoder: Decoder) -> Dec
 
 
 def _examine_jpeg(data: bytes, channels: int, limits: Limits) -> Decode | None:
-    from simplejpeg import decode_jpeg_header  # type: ignore[import-untyped]
+    import simplejpeg  # type: ignore[import-untyped]
 
     try:
-        height, width, space, _ = decode_jpeg_header(data)
+        height, width, space, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError as error:
         raise UndecodableImage(f"simplejpeg cannot decode the image: {error}") from error
     limits.check_pixels(width, height)
@@ -90,13 +90,13 @@ def _by_pillow(data: bytes, channels: int, limits: Limits, room: Pixels | None) 
 
 
 def _by_simplejpeg(data: bytes, shape: tuple[int, int, int], space: str, room: Pixels | None) -> Pixels:
-    from simplejpeg import decode_jpeg
+    import simplejpeg
 
     if room is None or room.shape != shape:
         room = np.empty(shape, np.uint8)
     try:
         # The exact transform and the smooth interpolation, which Pillow uses.
-        decode_jpeg(data, space, fastdct=False, fastupsample=False, buffer=room)
+        simplejpeg.decode_jpeg(data, space, fastdct=False, fastupsample=False, buffer=room)
     except ValueError as error:
         raise UndecodableImage(f"simplejpeg cannot decode the image: {error}") from error
     return room

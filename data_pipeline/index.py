@@ -65,9 +65,11 @@ class ShardIndex:
     def member(self, row: int, extension: str) -> Member | None:
         """Where the sample of this row keeps ``extension``, or None if it has none."""
         spans = self.spans.get(extension)
-        if spans is None or spans[row, 0] == ABSENT:
+        if spans is None:
             return None
         offset, size = spans[row].tolist()
+        if offset == ABSENT:
+            return None
         return Member(self.shard, self.keys[row], extension, offset, size)
 
     def same_as(self, other: ShardIndex) -> bool:

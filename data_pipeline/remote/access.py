@@ -34,7 +34,7 @@ class Access:
 
     def seconds(self, received: int) -> float:
         """How long a file may take that has sent so many bytes: no server holds a run for ever."""
-        return self.timeout * (self.retries + 1) + received / LEAST_RATE
+        return 2 * self.timeout * (self.retries + 1) + received / LEAST_RATE  # as much again for the pauses
 
 
 DEFAULT_ACCESS = Access()

@@ -170,9 +170,9 @@ def test_ten_thousand_shards_open_at_once(tmp_path: Path) -> None:
     # Opening reads the manifest and one listing of the folder; locating needs no index.
     entries = [ShardEntry(f"shard-{number:06d}.tar", 300, 1024, "0" * 64) for number in range(10_000)]
     Manifest("", {}, (), 3, None, 300, tuple(entries)).write(tmp_path / MANIFEST)
+    (tmp_path / "one").write_bytes(bytes(1024))
     for entry in entries:
-        os.close(os.open(tmp_path / entry.name, os.O_CREAT | os.O_WRONLY))
-        os.truncate(tmp_path / entry.name, 1024)
+        os.link(tmp_path / "one", tmp_path / entry.name)
     started = time.perf_counter()
     shards = ShardSet.open(str(tmp_path))
     assert time.perf_counter() - started < 2

@@ -44,7 +44,7 @@ def check_decoder(run: Run, what: str) -> None:
 
 def first_images(config: DataConfig, shards: str, count: int) -> UInt8[Tensor, "N C H W"]:
     """The first `count` images of some shards (0: all). Raises ValueError where there are not so many."""
-    dataset = Dataset(ShardSet.open(shards), replace(config, shards=shards))
+    dataset = Dataset(ShardSet.open(shards, config.access), replace(config, shards=shards))
     if count > dataset.shards.size:
         raise ValueError(f"count must be at most {dataset.shards.size}, the images in {shards}, got {count}")
     images = [dataset.image(number, 0) for number in range(count or dataset.shards.size)]

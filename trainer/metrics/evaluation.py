@@ -37,7 +37,7 @@ class LabelledImages:
     @classmethod
     def read(cls, config: DataConfig, shards: str) -> LabelledImages:
         """Raises ValueError where shards are missing or a sample has no class or does not decode or fit."""
-        dataset = Dataset(ShardSet.open(shards), replace(config, shards=shards))
+        dataset = Dataset(ShardSet.open(shards, config.access), replace(config, shards=shards))
         images, labels = [], []
         for number in range(dataset.shards.size):
             try:
@@ -53,7 +53,7 @@ class LabelledImages:
 
 def read_labels(config: DataConfig, shards: str) -> Int64[Tensor, " N"]:
     """The class of every sample of a set of shards. Raises ValueError where one has none."""
-    dataset = Dataset(ShardSet.open(shards), replace(config, shards=shards))
+    dataset = Dataset(ShardSet.open(shards, config.access), replace(config, shards=shards))
     labels = [dataset.label(number) for number in range(dataset.shards.size)]
     dataset.close()
     return torch.tensor(labels)
