@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
-from jaxtyping import Int64, UInt64
+from jaxtyping import Int64, UInt8, UInt64
 
 from data_pipeline.recent import Recent
 
 PART = 1 << 16  # about so many samples of a large window are sorted together
 KEPT = 4  # parts: readers and those who look ahead stand in different ones, and cross borders
-
-
 Numbers = Int64[np.ndarray, " n"]
 Words = UInt64[np.ndarray, " n"]
 
@@ -27,13 +26,12 @@ class Parts:
     def __init__(self, begins: Numbers, ends: Numbers, words: Words) -> None:
         several = len(words) // PART
         bits = min(8, several.bit_length())
-        self._begins, self._words = begins, words  # words: of each sample, span after span
-        self._span_starts = np.cumsum(ends - begins) - (ends - begins)
         # By their highest bytes, counted piece by piece: copies of millions of words cost more than sorting.
-        self._part_of = words.astype("<u8", copy=False).view(np.uint8)[7::8] >> np.uint8(8 - bits)
-        counts = [np.bincount(piece, minlength=1 << bits) for piece in np.array_split(self._part_of, several)]
+        part_of = words.astype("<u8", copy=False).view(np.uint8)[7::8] >> np.uint8(8 - bits)
+        counts = [np.bincount(piece, minlength=1 << bits) for piece in np.array_split(part_of, several)]
         self._starts = np.concatenate(([0], np.cumsum(np.sum(counts, axis=0))))
-        self._parts = Recent(self._sorted, most=KEPT)
+        # Made by no method of this object: it is in no cycle, and its words are freed once it is given up.
+        self._parts = Recent(partial(sorted_part, begins, ends, words, part_of), most=KEPT)
 
     def __getitem__(self, places: Numbers) -> Numbers:
         """The samples at these places of the window."""
@@ -44,12 +42,17 @@ class Parts:
             samples[inside] = self._parts[part][places[inside] - self._starts[part]]
         return samples
 
-    def _sorted(self, part: int) -> Numbers:
-        members = np.flatnonzero(self._part_of == part)
-        members = members[ascending(self._words[members])]
-        spans = np.searchsorted(self._span_starts, members, side="right") - 1
-        samples: np.ndarray = self._begins[spans] + (members - self._span_starts[spans])
-        return samples
+
+def sorted_part(
+    begins: Numbers, ends: Numbers, words: Words, part_of: UInt8[np.ndarray, " n"], part: int
+) -> Numbers:
+    """The samples of the spans whose words are in this part, in the order of these words."""
+    members = np.flatnonzero(part_of == part)
+    members = members[ascending(words[members])]
+    span_starts = np.cumsum(ends - begins) - (ends - begins)
+    spans = np.searchsorted(span_starts, members, side="right") - 1
+    samples: np.ndarray = begins[spans] + (members - span_starts[spans])
+    return samples
 
 
 Shuffled: TypeAlias = Numbers | Parts  # both take an array of places and give the samples there

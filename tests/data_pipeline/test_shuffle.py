@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -52,3 +55,19 @@ def test_a_part_is_sorted_when_it_is_first_read(monkeypatch: pytest.MonkeyPatch)
     assert len(window._parts) == 1
     assert sorted(window[np.arange(3000)].tolist()) == list(range(3000))
     assert len(window._parts) == shuffle.KEPT
+
+
+def test_a_windows_words_are_freed_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shuffle, "PART", 100)
+    words = np.random.Philox(key=0).random_raw(3000)
+    held = weakref.ref(words)
+    gc.disable()
+    try:
+        window = shuffled(np.array([0]), np.array([3000]), words)
+        window[np.arange(5)]
+        del words
+        assert held() is not None
+        del window
+        assert held() is None
+    finally:
+        gc.enable()
