@@ -20,7 +20,7 @@ from data_pipeline.transforms import Square, mirror
 
 # Images are read ahead of their decoding, some at once: right after a decode, which fills the processor's caches,
 # every line of Python costs several times as much.
-READ_TOGETHER = 32
+READ_TOGETHER = 16
 
 __all__ = ["Batch", "Batches", "DataConfig", "DataStream", "OnError"]
 

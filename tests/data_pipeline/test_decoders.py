@@ -133,6 +133,14 @@ def test_odd_images_have_pillows_bits(data: Callable[[], bytes]) -> None:
     assert_same(data())
 
 
+def test_sixteen_bits_of_gray_are_refused_by_both() -> None:
+    deep = encoded(np.full((4, 5), 40_000, np.uint16), "PNG")
+    for decoder in Decoder:
+        for channels in (1, 3):
+            with pytest.raises(UndecodableImage, match="mode I;16, expected 8 bits per channel"):
+                decode_pixels(deep, channels, decoder=decoder)
+
+
 DAMAGED = {
     "jpeg": encoded(RGB, "JPEG"),
     "jpeg, progressive": encoded(RGB, "JPEG", progressive=True),
