@@ -98,6 +98,7 @@ class Batches:
         cursor: int,
         ahead: Ahead,
         on_close: Callable[[], None],
+        pinned: bool = False,
     ) -> None:
         self.waiting_seconds = 0.0
         self.skipped = 0
@@ -107,7 +108,7 @@ class Batches:
         self._cursor = cursor
         self._ahead = ahead
         self._on_close = on_close
-        self._rooms = Rooms(config, len(share(cursor)))
+        self._rooms = Rooms(config, len(share(cursor)), pinned)
         self._pending: deque[_Pending] = deque()
         self._closed = threading.Event()
         self._reported: set[str] = set()

@@ -54,8 +54,12 @@ class DataStream:
         """Of the samples that the cursor counts in."""
         return self.shards.fingerprint
 
-    def open(self, cursor: int, rank: int = 0, world: int = 1, accumulation: int = 1) -> Batches:
+    def open(
+        self, cursor: int, rank: int = 0, world: int = 1, accumulation: int = 1, pinned: bool = False
+    ) -> Batches:
         """This rank's part of the global batches from stream position ``cursor`` on.
+
+        ``pinned``: their pixels lie in memory that an accelerator reads by itself.
 
         Raises:
             ValueError: the batch does not divide into ``world`` ranks of ``accumulation`` micro-batches each.
@@ -67,7 +71,7 @@ class DataStream:
             partial(self._order.shards_ahead, batch=self.config.batch, rank=rank, world=world),
             every=max(self.config.batch, self._window_size() // 4),
         )
-        return Batches(self.config, self._load, share, cursor, ahead, on_close=self._dataset.close)
+        return Batches(self.config, self._load, share, cursor, ahead, self._dataset.close, pinned)
 
     def _window_size(self) -> int:
         """About how many positions pass while every lane reads one window."""

@@ -206,8 +206,10 @@ class SyntheticStream:
         """Of the law that the samples are drawn from."""
         return hashlib.sha256(repr(self.config).encode()).hexdigest()
 
-    def open(self, cursor: int, rank: int = 0, world: int = 1, accumulation: int = 1) -> SyntheticBatches:
-        """This rank's part of the global batches from stream position ``cursor`` on.
+    def open(
+        self, cursor: int, rank: int = 0, world: int = 1, accumulation: int = 1, pinned: bool = False
+    ) -> SyntheticBatches:
+        """This rank's part of the global batches from stream position ``cursor`` on; so small that none is pinned.
 
         Raises:
             ValueError: the batch does not divide into ``world`` ranks of ``accumulation`` micro-batches each.

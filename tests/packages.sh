@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that the tests run against: real servers, not imitations. Does nothing if they are there.
 set -euo pipefail
-packages=(nginx-light)
+packages=(nginx-light openssl)
 dpkg --status "${packages[@]}" >/dev/null 2>&1 && exit 0
 as_root=()
 [ "$(id -u)" = 0 ] || as_root=(sudo)

@@ -17,11 +17,15 @@ class Feed:
     Onto an accelerator bytes are copied by a stream of their own, out of pinned memory: the host runs ahead of the
     device, so a copy that is asked for now runs beside the step under way, and the next step waits for it on
     the device alone. No batch is taken before it is due, so an error in one is still raised at its own step.
+
+    Attributes:
+        pinned: whether batches should lie in pinned memory.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self._side = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self.pinned = device.type == "cuda"
+        self._side = torch.cuda.Stream(device) if self.pinned else None
         self._copied_from: deque[tuple[torch.cuda.Event, Batch]] = deque()
 
     def __call__(self, batch: Batch) -> Batch:
@@ -35,9 +39,7 @@ class Feed:
         present.wait_stream(self._side)
         for tensor in (moved.x, moved.condition, moved.index):
             if tensor is not None:
-                tensor.record_stream(
-                    present
-                )  # its memory is the side's to give away, and not before the step is over
+                tensor.record_stream(present)  # the side stream gives its memory away, after the step
         return moved
 
     def _hold(self, batch: Batch, copied: torch.cuda.Event) -> None:
@@ -51,6 +53,5 @@ class Feed:
         return replace(batch, x=self._copy(batch.x), condition=condition, index=self._copy(batch.index))
 
     def _copy(self, tensor: Tensor) -> Tensor:
-        return tensor.to(
-            self.device, non_blocking=True
-        )  # from pageable memory the host waits, and all is as right
+        # From memory that is not pinned the host waits, and all is as right.
+        return tensor.to(self.device, non_blocking=True)

@@ -48,16 +48,16 @@ def train(run: Run, world: World, asked_to_leave: Interruption) -> Outcome:
             checkpoints.tell()
             return Outcome.FINISHED
         watch.begin(state.images)
-        engine, diffusion = state.engine, run.diffusion(state.engine)
+        engine, diffusion, feed = state.engine, run.diffusion(state.engine), Feed(state.engine.device)
         probes, save_every, due = [SampleGrid(run, world)], Every(run.run.save_every), False
         with (
             asked_to_leave,
             Agreement(world) as agreed,
             Monitor(run, world, state.images, engine.device) as monitor,
-            data.open(state.cursor, world.rank, world.size, engine.accumulation) as batches,
+            data.open(state.cursor, world.rank, world.size, engine.accumulation, feed.pinned) as batches,
             checkpoints.telling(monitor.note),
         ):
-            for batch in map(Feed(engine.device), batches):
+            for batch in map(feed, batches):
                 lr = run.optimizer.rate(state.images)
                 report = train_step(engine, diffusion, run.objective, batch, lr, run.run.seed)
                 state.advance(batch)

@@ -12,8 +12,8 @@ from tests.data_pipeline.remote.nginx import nginx
 from tests.launch.doors import opened, start_on_ranks
 
 IMAGES, RESOLUTION, BATCH = 90, 16, 8
-# The church experiment with a small network on small images: 40 steps, more than three epochs, in fp32, in which the
-# order of sums is of no weight.
+# The church experiment with a small network on small images: 40 steps, over three epochs. In fp32 the order of
+# sums is of no weight.
 SHRUNK = (
     "experiment=ddpm_lsun_church",
     f"data.resolution={RESOLUTION}",
