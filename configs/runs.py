@@ -44,6 +44,7 @@ FREE = (
     "data.shards",  # so may its data: checkpoints know it by its content
     "data.workers",
     "data.prefetch",
+    "data.decoder",  # which changes no pixel
     *CACHE,
     "sampler",
     "choices.sampler",
