@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from jaxtyping import Int64
 from PIL import Image
 
 from data_pipeline.atomic import atomically
-from data_pipeline.crew import Tell, carried_out
+from data_pipeline.crew import Progress, Summed, Tell, carried_out, silent
 from data_pipeline.decode import IMAGE_EXTENSIONS, UndecodableImage, decode_label, encode_png, open_image
 from data_pipeline.documents import Json
 from data_pipeline.index import ABSENT, Member, ShardIndex, index_path, scan_tar
@@ -22,10 +21,6 @@ from data_pipeline.shards import ShardSet
 
 THUMBNAIL = 128  # pixels a side of the contact sheet's images, at most
 RIM = 2  # pixels between them
-
-
-def _silent(done: int, total: int) -> None:
-    pass
 
 
 @dataclass(frozen=True)
@@ -43,21 +38,18 @@ class Contents:
     image_bytes: tuple[int, int, int]
 
 
-def contents(shards: ShardSet, *, workers: int = 1, progress: Callable[[int, int], None] = _silent) -> Contents:
+def contents(shards: ShardSet, *, workers: int = 1, progress: Progress = silent) -> Contents:
     """Of every shard, and every class in them.
 
     Raises:
         ValueError: a shard or a class that cannot be read; names shard and key.
     """
-    done = 0
-
-    def tell(count: int) -> None:
-        nonlocal done
-        done += count
-        progress(done, len(shards.shards))
-
     paths = [shard for shard in shards.shards if isinstance(shard, Path)]
-    assert len(paths) == len(shards.shards), "what is far away is described where it lies"
+    if len(paths) < len(shards.shards):
+        raise ValueError(
+            f"{shards.spec} is an address, and shards are described where they lie: give their folder"
+        )
+    tell = Summed(progress, len(paths))
     found = [each for _, each in carried_out(_of_one, paths, workers=workers, tell=tell)]
     lengths = [each.image_bytes for each in found if each.image_bytes[2]]
     return Contents(

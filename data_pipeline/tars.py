@@ -86,7 +86,8 @@ class Tars:
         try:
             extension, data = self._image(index, row)
         except UndecodableImage as error:
-            raise UnusableImage(f"{index.shard.name}, key {index.keys[row]!r}", str(error)) from error
+            name = f"{index.shard}, sample {row}, key {index.keys[row]!r}"
+            raise UnusableImage(name, str(error)) from error
         sample[extension] = data
         for kept, decode in KEPT.items():
             member = index.member(row, kept)

@@ -72,7 +72,7 @@ def pack_part(chosen: PackConfig, source: Source, out: Path) -> None:
     print(f" ({packing.written} written, {packing.kept} were there)")
     if manifest.skipped:
         print(f"{out}: {len(manifest.skipped)} images could not be packed and were skipped:")
-        for name, reason in list(manifest.skipped.items())[:MOST_NAMED]:
+        for name, reason in manifest.skipped[:MOST_NAMED]:
             print(f"  {name}: {reason}")
 
 

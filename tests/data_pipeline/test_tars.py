@@ -138,11 +138,11 @@ SAYS = {
 @pytest.mark.parametrize("bad", BAD)
 def test_what_cannot_be_packed_is_named_or_skipped(tars: Callable[..., str], tmp_path: Path, bad: str) -> None:
     source = Tars(tars([("a.png", PNG), *BAD[bad], ("z.png", PNG)]))
-    with pytest.raises(ValueError, match=rf"theirs, part-000\.tar, key 'x': .*{SAYS[bad]}"):
+    with pytest.raises(ValueError, match=rf"theirs/part-000\.tar, sample 1, key 'x': .*{SAYS[bad]}"):
         write_shards(source, tmp_path / "raise")
     packing = write_shards(source, tmp_path / "skip", on_error=OnError.skip)
     assert packing.manifest.samples == 2
-    assert list(packing.manifest.skipped) == ["part-000.tar, key 'x'"]
+    assert [name for name, _ in packing.manifest.skipped] == [f"{source._path}/part-000.tar, sample 1, key 'x'"]
 
 
 @pytest.mark.parametrize(
