@@ -9,13 +9,15 @@ from typing import Any
 from data_pipeline.config import OnError
 from data_pipeline.preparation import Check, Format
 
-Task = Enum("Task", ["pack", "verify", "describe"])
+Task = Enum("Task", ["pack", "verify", "repair", "describe"])
 Source = Enum("Source", ["digits", "photographs", "folder", "mnist", "cifar10", "lsun", "tar", "huggingface"])
 
 
 @dataclass
 class PackConfig:
-    """action: pack, or verify or describe what was packed. source: what to pack. out: where shards go, or are.
+    """action: pack; or verify, repair or describe what was packed. To repair is to read every byte of it, and
+    to pack again, from the same source by the same command, the shards that are not what was packed. source:
+    what to pack. out: where shards go, or are.
 
     Of digits nothing more is chosen. Of photographs: count, how many crops to train on (10,000; a tenth as many
     are held out); resolution of the crops in pixels (32); seed of their places (0). Of all others, path: of the

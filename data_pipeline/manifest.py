@@ -123,5 +123,5 @@ def _entry(path: Path | Url, fields: Any) -> ShardEntry:
     name = document.field("name", str)
     if Path(name).name != name or name in ("", ".", ".."):
         raise ValueError(f"{path}: a shard's name must be a plain file name, got {name!r}")
-    samples, tar_bytes = document.field("samples", int), document.field("tar_bytes", int)
+    samples, tar_bytes = document.count("samples"), document.count("tar_bytes")
     return ShardEntry(name, samples, tar_bytes, document.field("sha256", str))

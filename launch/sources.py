@@ -22,13 +22,14 @@ OPTIONS = {
     "tar": (*PREPARED, "drop"),
     "huggingface": PREPARED,
 }
+UNITS = {"tar": "tar"}  # that are read as a source is opened; of the others, keys
 ANY = {option for options in OPTIONS.values() for option in options}
 
 
 def sources(chosen: PackConfig, progress: Callable[[int, int], None]) -> dict[str, Source]:
     """The parts to pack, by the subfolder that each goes to; a source without splits goes to `out` itself.
 
-    progress: called with (keys read, keys in all) while a large source is opened.
+    progress: called with (keys or tars read, and in all) while a large source is opened.
     """
     if chosen.source is None:
         raise ValueError(f"source must be given: add source=… to the command, one of {', '.join(OPTIONS)}")
@@ -81,12 +82,13 @@ def prepared(
     from data_pipeline.tars import Tars
 
     own = {key: options.pop(key) for key in ("max_images", "drop") if key in options}
-    options.setdefault("check", Check.decode if name == "folder" else Check.header)
+    if "resolution" not in options:
+        options.setdefault("check", Check.decode if name == "folder" else Check.header)
     preparation = Preparation(**options)
     if name == "folder":
         return {"": Folder(Path(path), preparation, **own)}
     if name == "lsun":
         return {"": Lsun(Path(path), preparation, progress=progress, **own)}
     if name == "tar":
-        return {"": Tars(path, preparation, **own)}
+        return {"": Tars(path, preparation, progress=progress, **own)}
     return {split: Hub(path, split, preparation, **own) for split in splits(path) or [""]}

@@ -122,3 +122,19 @@ def test_bytes_behind_the_end_of_a_png_are_no_damage() -> None:
     data = encode(np.zeros((4, 4), np.uint8))
     assert _checksums_hold(data + b"a thumbnail, or some such")
     assert not _checksums_hold(data[:-14] + b"?" + data[-13:])
+
+
+@pytest.mark.parametrize("field", ["samples", "tar_bytes"])
+@pytest.mark.parametrize("value", [10**30, -2, True, 2.0])
+def test_a_count_that_is_none_is_refused(packed: Path, field: str, value: object) -> None:
+    document = json.loads((packed / MANIFEST).read_text())
+    document["shards"][2][field] = value
+    (packed / MANIFEST).write_text(json.dumps(document))
+    with pytest.raises(ValueError, match=f"manifest.json: field '{field}' must be"):
+        verify(packed)
+
+
+def test_a_document_of_a_hundred_thousand_brackets_is_refused(packed: Path) -> None:
+    (packed / MANIFEST).write_text("[" * 100_000)
+    with pytest.raises(ValueError, match="is not a quasistatic manifest: it is nested too deeply"):
+        verify(packed)
