@@ -29,9 +29,10 @@ class PackConfig:
     them; check, of what passes through: decode (of folder), header (of the others) or none; on_error: raise, or
     skip what cannot be packed and list it. Of tar: drop, extensions to leave out.
 
-    samples_per_shard: chosen by the images' bytes, their number and their readers, if it is not given. ranks,
-    loaders: that will read the shards, and each rank's. workers: processes that pack, verify or describe; 0 for
-    one on each core.
+    shuffle: a seed, by which images are packed in another order than they lie in (none: as they lie); each is
+    then read from wherever it lies. samples_per_shard: chosen by the images' bytes, their number and their
+    readers, if it is not given. ranks, loaders: that will read the shards, and each rank's. workers: processes
+    that pack, verify or describe; 0 for one on each core.
 
     Of describe: sheet, the file of the contact sheet; tiles on it; decoded, how many images the statistics are of.
     """
@@ -49,6 +50,7 @@ class PackConfig:
     drop: Any = None
     count: int | None = None
     seed: int | None = None
+    shuffle: int | None = None
     samples_per_shard: int | None = None
     ranks: int = 1
     loaders: int = 1
@@ -59,6 +61,8 @@ class PackConfig:
     decoded: int = 1_000
 
     def __post_init__(self) -> None:
+        if self.shuffle is not None and self.shuffle < 0:
+            raise ValueError(f"shuffle must be a seed of at least 0, got {self.shuffle}")
         for name, least in (("ranks", 1), ("loaders", 1), ("workers", 0), ("tiles", 1), ("decoded", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")

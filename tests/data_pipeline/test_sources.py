@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from data_pipeline.decode import decode_image
 from data_pipeline.folder import Folder
 from data_pipeline.manifest import MANIFEST, Manifest
 from data_pipeline.preparation import Preparation
-from data_pipeline.sources import Digits, Photographs, UnusableImage
+from data_pipeline.sources import Digits, Photographs, Shuffled, Source, UnusableImage
 from data_pipeline.transforms import center_crop_square, resize_lanczos
 from data_pipeline.write import write_shards
 
@@ -189,3 +190,14 @@ def test_a_file_that_is_too_long_is_not_read(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(Path, "read_bytes", None)
     with pytest.raises(UnusableImage, match="at most 67108864 are decoded"):
         source.sample(0)
+
+
+def test_a_shuffled_source_holds_the_same_samples_in_an_order_of_its_seed() -> None:
+    source = Digits("test")
+    one, same, other = Shuffled(source, 3), pickle.loads(pickle.dumps(Shuffled(source, 3))), Shuffled(source, 4)
+    assert isinstance(one, Source)
+    keys = [[each.sample(i)["__key__"] for i in range(len(each))] for each in (source, one, same, other)]
+    assert keys[1] == keys[2]
+    assert len({tuple(each) for each in keys}) == 3
+    assert sorted(keys[0]) == sorted(keys[1]) == sorted(keys[3])
+    assert one.preparation() == source.preparation() | {"shuffle": 3}
