@@ -24,15 +24,15 @@ class PackConfig:
     folder of images; of mnist's four files; of cifar10's binary version; of lsun's LMDB; of tar shards, or a
     pattern of them; of a set of huggingface's datasets, or its name.
 
-    Of folder, lsun, tar and huggingface: max_images, the first so many; resolution to centre-crop and resize them
-    to (none: files pass through untouched), channels (3), format (png, jpg or webp) and quality of what becomes of
-    them; check, of what passes through: decode (of folder), header (of the others) or none; on_error: raise, or
-    skip what cannot be packed and list it. Of tar: drop, extensions to leave out.
+    Of folder, lsun, tar and huggingface: max_images, the first so many; shuffle, a seed by which these are
+    packed in another order than they lie in (none: as they lie); resolution to centre-crop and resize them to
+    (none: files pass through untouched), channels (3), format (png, jpg or webp) and quality of what becomes
+    of them; check, of what passes through: decode (of folder), header (of the others) or none; on_error:
+    raise, or skip what cannot be packed and list it. Of tar: drop, extensions to leave out.
 
-    shuffle: a seed, by which images are packed in another order than they lie in (none: as they lie); each is
-    then read from wherever it lies. samples_per_shard: chosen by the images' bytes, their number and their
-    readers, if it is not given. ranks, loaders: that will read the shards, and each rank's. workers: processes
-    that pack, verify or describe; 0 for one on each core.
+    samples_per_shard: chosen by the images' bytes, their number and their readers, if it is not given. ranks,
+    loaders: that will read the shards, and each rank's. workers: processes that pack, verify or describe; 0
+    for one on each core.
 
     Of describe: sheet, the file of the contact sheet; tiles on it; decoded, how many images the statistics are of.
     """

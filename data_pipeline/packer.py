@@ -75,13 +75,16 @@ class Packer:
         index_path(stretch.shard).unlink(missing_ok=True)  # never an old index beside a new shard
         skipped_path(stretch.shard).unlink(missing_ok=True)
         try:
-            tarball, skipped = self._write(stretch, tell)
+            return self._packed(stretch, tell)
         except OSError as error:
             if error.errno not in FULL:
                 raise
             raise OSError(
                 f"no room for {stretch}: make some in {stretch.shard.parent}, and the same command goes on"
             ) from error
+
+    def _packed(self, stretch: Stretch, tell: Tell) -> Packed:
+        tarball, skipped = self._write(stretch, tell)
         if not tarball:
             stretch.shard.unlink()
         if skipped:

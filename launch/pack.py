@@ -45,14 +45,11 @@ def main(config: DictConfig) -> int:
 
 def pack(chosen: PackConfig) -> int:
     """Packs each part of the source, or what of it is damaged, and says what lies where."""
-    from data_pipeline.sources import Shuffled
     from launch.sources import UNITS, sources
 
     unit = UNITS.get(chosen.source.name if chosen.source else "", "key")
     with shown(f"reading {unit}s", unit) as progress:
         parts = sources(chosen, progress)
-    if chosen.shuffle is not None:
-        parts = {name: Shuffled(source, chosen.shuffle) for name, source in parts.items()}
     for name, source in parts.items():
         pack_part(chosen, source, Path(chosen.out) / name)
     return 0

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from configs.packing import PackConfig
     from data_pipeline.sources import Source
 
-PREPARED = ("path", "resolution", "channels", "format", "quality", "check", "max_images")
+PREPARED = ("path", "resolution", "channels", "format", "quality", "check", "max_images", "shuffle")
 # The options that each source takes; another one that is given is a mistake.
 OPTIONS = {
     "digits": (),
@@ -31,6 +31,8 @@ def sources(chosen: PackConfig, progress: Callable[[int, int], None]) -> dict[st
 
     progress: called with (keys or tars read, and in all) while a large source is opened.
     """
+    from data_pipeline.sources import Shuffled
+
     if chosen.source is None:
         raise ValueError(f"source must be given: add source=… to the command, one of {', '.join(OPTIONS)}")
     name = chosen.source.name
@@ -47,7 +49,9 @@ def sources(chosen: PackConfig, progress: Callable[[int, int], None]) -> dict[st
     path = options.pop("path")
     if name in ("mnist", "cifar10"):
         return original(name, Path(path))
-    return prepared(name, path, options, progress)
+    seed = options.pop("shuffle", None)
+    parts = prepared(name, path, options, progress)
+    return parts if seed is None else {part: Shuffled(source, seed) for part, source in parts.items()}
 
 
 def at_hand(name: str, options: dict[str, Any]) -> dict[str, Source]:

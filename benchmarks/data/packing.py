@@ -1,8 +1,8 @@
-"""The converter of LSUN's LMDB: images/s against bare decoding and encoding, and bytes out against bytes in.
+"""The converter of LSUN's LMDB: its time against bare decoding and encoding, and bytes in over bytes out.
 
 The database is made here, in LSUN's layout: crops of real photographs of LSUN's sizes, as WebP of its quality. The
 bare way decodes, crops, resizes and encodes the same images from memory, in as many processes, started in the same
-way; ours reads them from the database and writes, reads back and checks the shards as well.
+way; ours reads them from the database as well, and writes the shards with their checksums and indexes.
 """
 
 from __future__ import annotations

@@ -122,6 +122,7 @@ def test_both_parts_of_a_set_are_verified_and_described(tmp_path):
     [
         (["verify", "nowhere"], "nowhere holds neither manifest.json nor *.tar"),
         (["out=x"], "source must be given"),
+        (["source=mnist", "path=.", "out=x", "shuffle=1"], "source=mnist takes no shuffle"),
         (["source=digits", "out=x", "samples_per_shard=0"], "samples_per_shard must be at least 1, got 0"),
         (["source=folder", "path=.", "out=x", "format=png"], "format=png needs a resolution"),
         (["source=tar", "path=.", "drop=txt", "out=x"], "drop must be a list of extensions"),
@@ -142,7 +143,7 @@ def test_bad_input_is_refused_by_name(arguments, said):
 
 def test_what_is_damaged_is_packed_again(images, tmp_path):
     shards = tmp_path / "shards"
-    command = ["source=folder", f"path={images}", f"out={shards}", "samples_per_shard=8"]
+    command = ["source=folder", f"path={images}", f"out={shards}", "samples_per_shard=8", "shuffle=5"]
     opened("pack", *command)
     whole = {path.name: path.read_bytes() for path in shards.iterdir()}
     (shards / "shard-000001.tar").unlink()
@@ -150,6 +151,8 @@ def test_what_is_damaged_is_packed_again(images, tmp_path):
     assert "(1 written, 2 were there)" in opened("pack", *command)
     assert "(1 written, 2 were there)" in opened("pack", "action=repair", *command)
     assert {path.name: path.read_bytes() for path in shards.iterdir()} == whole
+    preparation = json.loads(whole["manifest.json"])["preparation"]
+    assert (preparation["shuffle"], preparation["check"]) == (5, "decode")
 
 
 def test_a_folder_without_room_is_told_before_packing(images, tmp_path, monkeypatch):
