@@ -75,13 +75,7 @@ def write_shards(
             return _finished(packer, out, plan, workers, repair, progress)
         if repair:
             raise ValueError(f"{out} holds no finished packing ({MANIFEST}) to be repaired: pack it")
-        _claim(out, plan)
-        packed = _packed(packer, out, _stretches(out, plan, len(source)), workers, progress)
-        manifest = _listed(plan, source, packed)
-        manifest.write(out / MANIFEST)
-        _clear(out)
-        written = sum(each.written for each in packed)
-        return Packing(manifest, written, len(manifest.shards) - written)
+        return _unfinished(packer, out, plan, workers, progress)
 
 
 def agreed_samples_per_shard(out: Path) -> int | None:
@@ -150,6 +144,16 @@ def _listed(plan: Manifest, source: Source, packed: list[Packed]) -> Manifest:
         raise ValueError(f"{source.description}: no image can be packed, as {name}: {reason}")
     formats: Counter[str] = sum((Counter(each.formats) for each in packed), Counter())
     return replace(plan, shards=entries, formats=dict(sorted(formats.items())), skipped=skipped)
+
+
+def _unfinished(packer: Packer, out: Path, plan: Manifest, workers: int, progress: Progress) -> Packing:
+    _claim(out, plan)
+    packed = _packed(packer, out, _stretches(out, plan, len(packer.source)), workers, progress)
+    manifest = _listed(plan, packer.source, packed)
+    manifest.write(out / MANIFEST)
+    _clear(out)
+    written = sum(each.written for each in packed)
+    return Packing(manifest, written, len(manifest.shards) - written)
 
 
 def _finished(

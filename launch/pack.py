@@ -1,4 +1,4 @@
-"""python -m launch.pack source=… out=…: images into indexed shards, again where damaged; verify, describe DIR."""
+"""python -m launch.pack source=… out=…: images into indexed WebDataset shards; verify DIR and describe DIR."""
 
 from __future__ import annotations
 
