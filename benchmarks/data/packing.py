@@ -1,4 +1,4 @@
-"""The converter of LSUN's LMDB: its time against bare decoding and encoding, and bytes in over bytes out.
+"""The converter of LSUN's LMDB: images/s against bare decoding and encoding, and bytes out against bytes in.
 
 The database is made here, in LSUN's layout: crops of real photographs of LSUN's sizes, as WebP of its quality. The
 bare way decodes, crops, resizes and encodes the same images from memory, in as many processes, started in the same
