@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 
@@ -12,12 +13,21 @@ BENCHMARKS = (
     ["benchmarks.ema"],
     ["benchmarks.checkpoint"],
     ["benchmarks.startup"],
+    ["benchmarks.data.decoders"],
+    ["benchmarks.data.packing"],
+    ["benchmarks.data.opening"],
+    ["benchmarks.data.locality"],
+    ["benchmarks.data.randomness"],
 )
+LOADERS = "benchmarks.data.loaders"
 
 
 def main() -> None:
     """Runs them; stops at the first that fails."""
-    for module, *options in BENCHMARKS:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--peers", default="", help="where benchmarks/requirements-peers.txt was installed")
+    peers = parser.parse_args().peers
+    for module, *options in (*BENCHMARKS, [LOADERS, *(["--peers", peers] if peers else [])]):
         print(f"\n{module} {' '.join(options)}", flush=True)
         subprocess.run([sys.executable, "-m", module, *options], check=True)
 

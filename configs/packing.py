@@ -9,27 +9,30 @@ from typing import Any
 from data_pipeline.config import OnError
 from data_pipeline.preparation import Check, Format
 
-Task = Enum("Task", ["pack", "verify", "describe"])
+Task = Enum("Task", ["pack", "verify", "repair", "describe"])
 Source = Enum("Source", ["digits", "photographs", "folder", "mnist", "cifar10", "lsun", "tar", "huggingface"])
 
 
 @dataclass
 class PackConfig:
-    """action: pack, or verify or describe what was packed. source: what to pack. out: where shards go, or are.
+    """action: pack; or verify, repair or describe what was packed. To repair is to read every byte of it, and
+    to pack again, from the same source by the same command, the shards that are not what was packed. source:
+    what to pack. out: where shards go, or are.
 
     Of digits nothing more is chosen. Of photographs: count, how many crops to train on (10,000; a tenth as many
     are held out); resolution of the crops in pixels (32); seed of their places (0). Of all others, path: of the
     folder of images; of mnist's four files; of cifar10's binary version; of lsun's LMDB; of tar shards, or a
     pattern of them; of a set of huggingface's datasets, or its name.
 
-    Of folder, lsun, tar and huggingface: max_images, the first so many; resolution to centre-crop and resize them
-    to (none: files pass through untouched), channels (3), format (png, jpg or webp) and quality of what becomes of
-    them; check, of what passes through: decode (of folder), header (of the others) or none; on_error: raise, or
-    skip what cannot be packed and list it. Of tar: drop, extensions to leave out.
+    Of folder, lsun, tar and huggingface: max_images, the first so many; shuffle, a seed by which these are
+    packed in another order than they lie in (none: as they lie); resolution to centre-crop and resize them to
+    (none: files pass through untouched), channels (3), format (png, jpg or webp) and quality of what becomes
+    of them; check, of what passes through: decode (of folder), header (of the others) or none; on_error:
+    raise, or skip what cannot be packed and list it. Of tar: drop, extensions to leave out.
 
     samples_per_shard: chosen by the images' bytes, their number and their readers, if it is not given. ranks,
-    loaders: that will read the shards, and each rank's. workers: processes that pack, verify or describe; 0 for
-    one on each core.
+    loaders: that will read the shards, and each rank's. workers: processes that pack, verify or describe; 0
+    for one on each core.
 
     Of describe: sheet, the file of the contact sheet; tiles on it; decoded, how many images the statistics are of.
     """
@@ -47,6 +50,7 @@ class PackConfig:
     drop: Any = None
     count: int | None = None
     seed: int | None = None
+    shuffle: int | None = None
     samples_per_shard: int | None = None
     ranks: int = 1
     loaders: int = 1
@@ -57,6 +61,8 @@ class PackConfig:
     decoded: int = 1_000
 
     def __post_init__(self) -> None:
+        if self.shuffle is not None and self.shuffle < 0:
+            raise ValueError(f"shuffle must be a seed of at least 0, got {self.shuffle}")
         for name, least in (("ranks", 1), ("loaders", 1), ("workers", 0), ("tiles", 1), ("decoded", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")

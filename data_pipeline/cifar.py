@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import lzma
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -109,7 +110,7 @@ class Cifar10:
                     if file and name in names:
                         _check_size(f"{self._path}: {name}", member.size)
                         yield name, file.read()
-        except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError) as error:
             raise ValueError(
                 f"{self._path} is no tar archive, cut or damaged ({error}): fetch it again"
             ) from error

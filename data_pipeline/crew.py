@@ -13,8 +13,25 @@ from typing import Any, TypeAlias, TypeVar, cast
 T = TypeVar("T")
 R = TypeVar("R")
 Tell: TypeAlias = Callable[[int], None]
+Progress: TypeAlias = Callable[[int, int], None]
 
 CLOSED = (EOFError, BrokenPipeError, ConnectionResetError)
+
+
+def silent(done: int, total: int) -> None:
+    """Progress that nobody follows."""
+
+
+class Summed:
+    """Passes on as progress, (done, total), what jobs tell piece by piece."""
+
+    def __init__(self, progress: Progress, total: int) -> None:
+        self._progress = progress
+        self._done, self._total = 0, total
+
+    def __call__(self, amount: int) -> None:
+        self._done += amount
+        self._progress(self._done, self._total)
 
 
 def cores() -> int:

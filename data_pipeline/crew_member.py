@@ -38,7 +38,7 @@ def serve(pipe: Connection) -> None:
             result = job(task, tell)
         except BrokenPipeError:
             raise
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, EOFError) as error:  # an end of the job's own files, and not of the pipe
             pipe.send(("refused" if isinstance(error, ValueError) else "failed", str(error)))
             continue
         tell.flush()

@@ -59,6 +59,23 @@ class Limits:
 DEFAULT_LIMITS = Limits()
 
 
+def open_header(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
+    """A PNG, JPEG or WebP of which the header is read, and no pixel.
+
+    Raises:
+        UndecodableImage: another format or a damaged header, more than 8 bits per channel, or over the limits.
+    """
+    limits.check_bytes(len(data))
+    try:
+        image = Image.open(io.BytesIO(data), formats=_FORMATS)
+    except _DAMAGE as error:
+        raise UndecodableImage(f"Pillow cannot decode the image's header: {error}") from error
+    limits.check_pixels(*image.size)
+    if image.mode not in _MODES:
+        raise UndecodableImage(f"the image has mode {image.mode}, expected 8 bits per channel")
+    return image
+
+
 def open_image(data: bytes, *, channels: int, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
     """Decode a PNG, JPEG or WebP into a Pillow image of mode L (1 channel) or RGB (3 channels).
 
@@ -69,17 +86,11 @@ def open_image(data: bytes, *, channels: int, limits: Limits = DEFAULT_LIMITS) -
         UndecodableImage: damaged, another format, more than 8 bits per channel, or over the limits.
     """
     assert channels in (1, 3), channels
-    limits.check_bytes(len(data))
+    image = open_header(data, limits)
     try:
-        image = Image.open(io.BytesIO(data), formats=_FORMATS)
-        limits.check_pixels(*image.size)
-        if image.mode not in _MODES:
-            raise UndecodableImage(f"the image has mode {image.mode}, expected 8 bits per channel")
         image.load()
         mode = "L" if channels == 1 else "RGB"
         return image if image.mode == mode else image.convert(mode)  # convert copies even where it changes nothing
-    except UndecodableImage:
-        raise
     except _DAMAGE as error:
         raise UndecodableImage(f"Pillow cannot decode the image: {error}") from error
 

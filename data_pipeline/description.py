@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,19 +14,23 @@ from jaxtyping import Int64
 from PIL import Image
 
 from data_pipeline.atomic import atomically
-from data_pipeline.crew import Tell, carried_out
-from data_pipeline.decode import IMAGE_EXTENSIONS, UndecodableImage, decode_label, encode_png, open_image
+from data_pipeline.crew import Progress, Summed, Tell, carried_out, silent
+from data_pipeline.decode import (
+    DEFAULT_LIMITS,
+    IMAGE_EXTENSIONS,
+    UndecodableImage,
+    decode_label,
+    encode_png,
+    label_in_json,
+    open_image,
+)
 from data_pipeline.documents import Json
-from data_pipeline.index import ABSENT, Member, ShardIndex, index_path, scan_tar
+from data_pipeline.index import ABSENT, ShardIndex, index_path, scan_tar
 from data_pipeline.read import ShardReader
 from data_pipeline.shards import ShardSet
 
 THUMBNAIL = 128  # pixels a side of the contact sheet's images, at most
 RIM = 2  # pixels between them
-
-
-def _silent(done: int, total: int) -> None:
-    pass
 
 
 @dataclass(frozen=True)
@@ -43,21 +48,18 @@ class Contents:
     image_bytes: tuple[int, int, int]
 
 
-def contents(shards: ShardSet, *, workers: int = 1, progress: Callable[[int, int], None] = _silent) -> Contents:
+def contents(shards: ShardSet, *, workers: int = 1, progress: Progress = silent) -> Contents:
     """Of every shard, and every class in them.
 
     Raises:
         ValueError: a shard or a class that cannot be read; names shard and key.
     """
-    done = 0
-
-    def tell(count: int) -> None:
-        nonlocal done
-        done += count
-        progress(done, len(shards.shards))
-
     paths = [shard for shard in shards.shards if isinstance(shard, Path)]
-    assert len(paths) == len(shards.shards), "what is far away is described where it lies"
+    if len(paths) < len(shards.shards):
+        raise ValueError(
+            f"{shards.spec} is an address, and shards are described where they lie: give their folder"
+        )
+    tell = Summed(progress, len(paths))
     found = [each for _, each in carried_out(_of_one, paths, workers=workers, tell=tell)]
     lengths = [each.image_bytes for each in found if each.image_bytes[2]]
     return Contents(
@@ -84,19 +86,28 @@ def _of_one(shard: Path, tell: Tell) -> Contents:
             formats[extension] = len(lengths[-1])
     sizes = np.concatenate(lengths)
     reader = ShardReader(max_open=1)
-    members = [index.member(row, "cls") for row in range(len(index))]
-    classes = Counter(_label(reader, member) for member in members if member is not None)
+    labels = [_label(reader, index, row) for row in range(len(index))]
+    classes = Counter(label for label in labels if label is not None)
     reader.close()
     tell(1)
     total, least, most = (int(sizes.sum()), int(sizes.min()), int(sizes.max())) if len(sizes) else (0, 0, 0)
     return Contents(len(index), index.tar_bytes, formats, classes, (total, least, most))
 
 
-def _label(reader: ShardReader, member: Member) -> int:
-    try:
-        return decode_label(reader.read(member))
-    except ValueError as error:
-        raise ValueError(f"{member}: {error}") from error
+def _label(reader: ShardReader, index: ShardIndex, row: int) -> int | None:
+    """The class of a sample, by its ``cls`` or, where it has none, by its ``json`` if that tells it."""
+    member = index.member(row, "cls")
+    if member is not None:
+        try:
+            return decode_label(reader.read(member))
+        except ValueError as error:
+            raise ValueError(f"{member}: {error}") from error
+    member = index.member(row, "json")
+    if member is not None:
+        with suppress(ValueError):
+            DEFAULT_LIMITS.check_document(member.size)
+            return label_in_json(reader.read(member))
+    return None
 
 
 @dataclass(frozen=True)
@@ -170,14 +181,14 @@ def described(contents: Contents, sampled: Sampled, shards: ShardSet) -> dict[st
     """All of it as one JSON object."""
     manifest = shards.manifest
     total, least, most = contents.image_bytes
-    named = dict(enumerate(manifest.class_names)) if manifest else {}
+    names = manifest.class_names if manifest else ()
     return {
         "shards": len(shards.shards),
         "samples": contents.samples,
         "bytes": contents.tar_bytes,
         "image_bytes": {"mean": round(total / max(1, contents.formats.total()), 1), "least": least, "most": most},
         "formats": dict(sorted(contents.formats.items())),
-        "classes": {named.get(label, str(label)): count for label, count in sorted(contents.classes.items())},
+        "classes": {_class_name(names, label): count for label, count in sorted(contents.classes.items())},
         "skipped": len(manifest.skipped) if manifest else 0,
         "preparation": manifest.preparation if manifest else None,
         "decoded": sampled.count,
@@ -187,6 +198,13 @@ def described(contents: Contents, sampled: Sampled, shards: ShardSet) -> dict[st
         "std": [round(value, 5) for value in sampled.std],
         "fingerprint": shards.fingerprint,
     }
+
+
+def _class_name(names: Sequence[str], label: int) -> str:
+    """Its name, with its number where others are named the same."""
+    if label >= len(names):
+        return str(label)
+    return names[label] if names.count(names[label]) == 1 else f"{names[label]} ({label})"
 
 
 def _image(shards: ShardSet, reader: ShardReader, number: int, channels: int) -> Image.Image:

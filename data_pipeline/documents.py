@@ -11,6 +11,7 @@ from data_pipeline.remote.url import Url
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 T = TypeVar("T")
+MOST = 2**42  # that anything in a shard is counted up to: sums over a million shards are whole numbers of 64 bits
 
 
 class Document:
@@ -36,6 +37,8 @@ class Document:
             fields = json.loads(data)
         except ValueError as error:
             raise ValueError(f"{path} is not a {kind}: it is not JSON ({error})") from error
+        except RecursionError as error:
+            raise ValueError(f"{path} is not a {kind}: it is nested too deeply") from error
         if not isinstance(fields, dict) or fields.get("kind") != kind:
             raise ValueError(f"{path} is not a {kind}: its field 'kind' must be {kind!r}")
         if fields.get("version") != version:
@@ -50,8 +53,19 @@ class Document:
             ValueError: the field is missing or of another type.
         """
         value = self.fields.get(name)
-        if not isinstance(value, kind):
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is int):
             raise ValueError(f"{self.path}: field {name!r} must be {kind.__name__}, got {value!r:.80}")
+        return value
+
+    def count(self, name: str) -> int:
+        """The field ``name``, which must be a number of bytes or of samples.
+
+        Raises:
+            ValueError: the field is missing, no integer, negative, or beyond any shard.
+        """
+        value = self.field(name, int)
+        if not 0 <= value <= MOST:
+            raise ValueError(f"{self.path}: field {name!r} must be in [0, {MOST}], got {value!r:.80}")
         return value
 
 
@@ -63,5 +77,5 @@ def write_document(path: Path, kind: str, version: int, fields: dict[str, Any]) 
 
 def document_bytes(kind: str, version: int, fields: dict[str, Any]) -> bytes:
     """A versioned document; the same fields give the same bytes."""
-    text = json.dumps({"kind": kind, "version": version, **fields}, separators=(",", ":"), ensure_ascii=False)
-    return text.encode() + b"\n"
+    text = json.dumps({"kind": kind, "version": version, **fields}, separators=(",", ":"))
+    return text.encode() + b"\n"  # in ASCII, so that names of files that are no UTF-8 can be told too

@@ -6,7 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from data_pipeline.decode import IMAGE_EXTENSIONS, UndecodableImage
+from data_pipeline.decode import DEFAULT_LIMITS, IMAGE_EXTENSIONS, UndecodableImage
 from data_pipeline.documents import Json
 from data_pipeline.preparation import PASSED_THROUGH, Preparation
 from data_pipeline.sources import UnusableImage, first_of
@@ -52,16 +52,17 @@ class Folder:
         """
         name = self._names[i]
         try:
+            DEFAULT_LIMITS.check_bytes((self._path / name).stat().st_size)
             extension, data = self._preparation.image((self._path / name).read_bytes())
         except UndecodableImage as error:
-            raise UnusableImage(name, str(error)) from error
+            raise UnusableImage(_readable(name), str(error)) from error
         sample: dict[str, str | bytes] = {
             "__key__": f"{i:08d}",
             extension: data,
-            "json": json.dumps({"name": name}, ensure_ascii=False).encode(),
+            "json": json.dumps({"name": name}, ensure_ascii=name != _readable(name)).encode(),
         }
         if self.class_names:
-            sample["cls"] = str(self.class_names.index(name.split("/")[0])).encode()
+            sample["cls"] = str(self.class_names.index(_readable(name.split("/")[0]))).encode()
         return sample
 
     def preparation(self) -> dict[str, Json]:
@@ -76,10 +77,15 @@ class Folder:
         }
 
 
+def _readable(name: str) -> str:
+    """A file's name as text that can be written anywhere, with escapes for what in it is no UTF-8."""
+    return name.encode(errors="backslashreplace").decode()
+
+
 def _class_names(path: Path, names: list[str]) -> tuple[str, ...]:
     beside = [name for name in names if "/" not in name]
     if not beside:
-        return tuple(sorted({name.split("/")[0] for name in names}))
+        return tuple(sorted({_readable(name.split("/")[0]) for name in names}))
     if len(beside) < len(names):
         raise ValueError(
             f"{path} holds images in subfolders, which name classes, and {len(beside)} beside them "

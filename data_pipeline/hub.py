@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from data_pipeline.preparation import Check, Preparation
 from data_pipeline.sources import UnusableImage, first_of
 
 HEADERS = Preparation(check=Check.header)
+LEAST_VERSION = 4  # earlier ones run the scripts that sets bring with them
+_SPLIT = re.compile(r"[A-Za-z0-9_][\w.-]*", re.ASCII)  # a split becomes a folder
 UNKNOWN = (None, -1)  # how these sets mark an image whose class is not told
 
 
@@ -109,9 +112,19 @@ class Hub:
 
 
 def splits(path: str) -> list[str]:
-    """The names of a set's splits; none where it has no such division."""
+    """The names of a set's splits; none where it has no such division.
+
+    Raises:
+        ValueError: a name that could be no folder's.
+    """
     found = _loaded(path)
-    return list(found) if isinstance(found, dict) else []
+    names = list(found) if isinstance(found, dict) else []
+    for name in names:
+        if not _SPLIT.fullmatch(name):
+            raise ValueError(
+                f"{path}: a split must be named in letters, digits, dots and dashes, got {name!r:.100}"
+            )
+    return names
 
 
 def _loaded(path: str) -> Any:
@@ -121,8 +134,14 @@ def _loaded(path: str) -> Any:
 
 def _package() -> Any:
     try:
-        return import_module("datasets")
+        package = import_module("datasets")
     except ModuleNotFoundError as error:
         if error.name != "datasets":
             raise
         raise ValueError("source=huggingface needs the package datasets: `pip install datasets`") from error
+    if int(package.__version__.split(".")[0]) < LEAST_VERSION:
+        raise ValueError(
+            f"source=huggingface needs datasets {LEAST_VERSION} or later, as earlier ones run code that "
+            f"comes with a set, and {package.__version__} is installed: `pip install --upgrade datasets`"
+        )
+    return package

@@ -119,7 +119,7 @@ class ShardIndex:
             shard=shard,
             keys=tuple(map(str, keys)),
             spans={extension: _column(document.path, rows, len(keys)) for extension, rows in columns.items()},
-            tar_bytes=document.field("bytes", int),
+            tar_bytes=document.count("bytes"),
             sha256=document.field("sha256", str),
         )
 
@@ -137,7 +137,9 @@ class ShardIndex:
             )
         for extension, spans in self.spans.items():
             present = spans[spans[:, 0] != ABSENT]
-            if ((present[:, 0] < tarfile.BLOCKSIZE) | (present[:, 1] < 0) | (present.sum(1) > found)).any():
+            if (
+                (present[:, 0] < tarfile.BLOCKSIZE) | (present[:, 1] < 0) | (present[:, 1] > found - present[:, 0])
+            ).any():
                 raise ValueError(f"index {path} disagrees with its shard: {extension} outside it: {remedy}")
 
 
@@ -152,17 +154,20 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def scan_tar(shard: Path) -> ShardIndex:
+def scan_tar(shard: Path, *, links: bool = True) -> ShardIndex:
     """Index an uncompressed tar of samples by reading it once: ``scan_open_tar`` of a file."""
     with shard.open("rb") as file:
-        return scan_open_tar(file, shard)
+        return scan_open_tar(file, shard, links=links)
 
 
-def scan_open_tar(file: BufferedReader, shard: Path | Url) -> ShardIndex:
+def scan_open_tar(file: BufferedReader, shard: Path | Url, *, links: bool = True) -> ShardIndex:
     """Index an uncompressed tar of samples, which comes from ``shard``.
 
     Members are grouped into samples as webdataset does it: neighbours with the same key. Directories, links
     and ``__meta__`` members are passed over.
+
+    Args:
+        links: whether they may be there; where a copy is made, what is passed over would be lost.
 
     Raises:
         ValueError: truncated or damaged, compressed, or two members of one sample have the same extension.
@@ -172,6 +177,8 @@ def scan_open_tar(file: BufferedReader, shard: Path | Url) -> ShardIndex:
     try:
         with tarfile.open(fileobj=file, mode="r:") as archive:
             for member in archive:
+                if not links and (member.islnk() or member.issym()):
+                    raise ValueError(f"shard {shard}: member {member.name!r} is a link: pack it as a plain file")
                 _add(member, shard, keys, spans)
             end = archive.offset
     except tarfile.TarError as error:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import re
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
+from data_pipeline.crew import Progress, silent
 from data_pipeline.decode import UndecodableImage
 from data_pipeline.documents import Json
 from data_pipeline.preparation import Check, Preparation
@@ -26,10 +27,6 @@ _KEY = re.compile(rb"[0-9A-Za-z_-]{1,80}")
 
 # A process may open a database once only.
 _ENVIRONMENTS: WeakValueDictionary[Path, Any] = WeakValueDictionary()
-
-
-def _silent(done: int, total: int) -> None:
-    pass
 
 
 class Lsun:
@@ -53,7 +50,7 @@ class Lsun:
         path: Path,
         preparation: Preparation = HEADERS,
         max_images: int | None = None,
-        progress: Callable[[int, int], None] = _silent,
+        progress: Progress = silent,
     ) -> None:
         self._path = path
         self._preparation = preparation
@@ -99,7 +96,7 @@ class Lsun:
             "listing_sha256": self._digest,
         }
 
-    def _go_through(self, max_images: int | None, progress: Callable[[int, int], None]) -> str:
+    def _go_through(self, max_images: int | None, progress: Progress) -> str:
         digest = hashlib.sha256()
         with self._reading() as cursor:
             entries = self._environment.stat()["entries"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from data_pipeline.documents import Document, Json, write_document
 from data_pipeline.remote.url import Url
@@ -12,6 +12,7 @@ from data_pipeline.remote.url import Url
 KIND = "quasistatic manifest"
 VERSION = 1
 MANIFEST = "manifest.json"
+Skipped: TypeAlias = tuple[str, str]  # the name of an image that cannot be packed, which may be another's too; why
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Manifest:
     samples_per_shard: int
     shards: tuple[ShardEntry, ...] = ()
     formats: dict[str, int] = field(default_factory=dict)
-    skipped: dict[str, str] = field(default_factory=dict)
+    skipped: tuple[Skipped, ...] = ()
 
     @property
     def samples(self) -> int:
@@ -99,13 +100,22 @@ class Manifest:
             shards=tuple(_entry(document.path, fields) for fields in document.field("shards", list)),
             # Absent from manifests that were written before there were these.
             formats=document.field("formats", dict) if "formats" in document.fields else {},
-            skipped=document.field("skipped", dict) if "skipped" in document.fields else {},
+            skipped=skipped_pairs(document) if "skipped" in document.fields else (),
         )
 
     def _comparable(self) -> dict[str, Any]:
-        fields = asdict(replace(self, source="", shards=(), formats={}, skipped={}))
+        fields = asdict(replace(self, source="", shards=(), formats={}, skipped=()))
         preparation = fields.pop("preparation")
         return fields | {f"preparation.{name}": value for name, value in preparation.items()}
+
+
+def skipped_pairs(document: Document) -> tuple[Skipped, ...]:
+    """The names and reasons of what was skipped, as a list of pairs."""
+    pairs = document.field("skipped", list)
+    for pair in pairs:
+        if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) for text in pair)):
+            raise ValueError(f"{document.path}: field 'skipped' must hold pairs of texts, got {pair!r:.80}")
+    return tuple((name, reason) for name, reason in pairs)
 
 
 def _entry(path: Path | Url, fields: Any) -> ShardEntry:
@@ -113,5 +123,5 @@ def _entry(path: Path | Url, fields: Any) -> ShardEntry:
     name = document.field("name", str)
     if Path(name).name != name or name in ("", ".", ".."):
         raise ValueError(f"{path}: a shard's name must be a plain file name, got {name!r}")
-    samples, tar_bytes = document.field("samples", int), document.field("tar_bytes", int)
+    samples, tar_bytes = document.count("samples"), document.count("tar_bytes")
     return ShardEntry(name, samples, tar_bytes, document.field("sha256", str))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,14 +13,15 @@ from data_pipeline.crew import Tell
 from data_pipeline.decode import IMAGE_EXTENSIONS
 from data_pipeline.documents import Document, write_document
 from data_pipeline.index import ABSENT, ShardIndex, file_sha256, index_path
-from data_pipeline.manifest import ShardEntry
+from data_pipeline.manifest import ShardEntry, Skipped, skipped_pairs
 from data_pipeline.sources import Source, UnusableImage
 from data_pipeline.tarball import Tarball
 
 log = logging.getLogger(__name__)
 
 KIND = "quasistatic skipped images"
-VERSION = 1
+VERSION = 2
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Packed:
 
     entry: ShardEntry | None
     formats: Mapping[str, int]
-    skipped: Mapping[str, str]
+    skipped: Sequence[Skipped]
     written: bool
 
 
@@ -72,6 +74,16 @@ class Packer:
             return _packed(index, skipped, written=False)
         index_path(stretch.shard).unlink(missing_ok=True)  # never an old index beside a new shard
         skipped_path(stretch.shard).unlink(missing_ok=True)
+        try:
+            return self._packed(stretch, tell)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            raise OSError(
+                f"no room for {stretch}: make some in {stretch.shard.parent}, and the same command goes on"
+            ) from error
+
+    def _packed(self, stretch: Stretch, tell: Tell) -> Packed:
         tarball, skipped = self._write(stretch, tell)
         if not tarball:
             stretch.shard.unlink()
@@ -83,8 +95,8 @@ class Packer:
         index.write()  # last: with it, the shard is finished
         return _packed(index, skipped, written=True)
 
-    def _write(self, stretch: Stretch, tell: Tell) -> tuple[Tarball, dict[str, str]]:
-        skipped: dict[str, str] = {}
+    def _write(self, stretch: Stretch, tell: Tell) -> tuple[Tarball, list[Skipped]]:
+        skipped: list[Skipped] = []
         with atomically(stretch.shard) as file:
             tarball = Tarball(file)
             for row in range(stretch.start, stretch.stop):
@@ -96,7 +108,7 @@ class Packer:
                             f"{self.source.description}, {error}: mend it or take it out, or leave out such "
                             "images with on_error=skip, which lists them"
                         ) from error
-                    skipped[error.name] = error.reason
+                    skipped.append((error.name, error.reason))
                 else:
                     tarball.add(sample)
                 tell(1)
@@ -125,12 +137,12 @@ def _whole(stretch: Stretch, skipped: int) -> ShardIndex | None:
     return index
 
 
-def _read_skipped(shard: Path) -> dict[str, str]:
+def _read_skipped(shard: Path) -> list[Skipped]:
     path = skipped_path(shard)
-    return Document.read(path, KIND, VERSION).field("skipped", dict) if path.exists() else {}
+    return list(skipped_pairs(Document.read(path, KIND, VERSION))) if path.exists() else []
 
 
-def _packed(index: ShardIndex, skipped: Mapping[str, str], written: bool) -> Packed:
+def _packed(index: ShardIndex, skipped: Sequence[Skipped], written: bool) -> Packed:
     entry = ShardEntry(index.shard.name, len(index), index.tar_bytes, index.sha256)
     counts = {
         extension: int((index.spans[extension][:, 0] != ABSENT).sum())

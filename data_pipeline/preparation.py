@@ -8,7 +8,7 @@ from enum import Enum
 
 from PIL import Image
 
-from data_pipeline.decode import DEFAULT_LIMITS, UndecodableImage, encode_png, open_image
+from data_pipeline.decode import DEFAULT_LIMITS, UndecodableImage, encode_png, open_header, open_image
 from data_pipeline.documents import Json
 from data_pipeline.transforms import center_crop_square, resize_lanczos
 
@@ -38,30 +38,36 @@ class Preparation:
     """How each image is packed.
 
     Without ``resolution`` its bytes pass through untouched. ``check`` says what is done to see that they are an
-    image: decode it whole, read its header only, or compare its first bytes with its format's. A flipped bit in
-    the pixels is seen by the first alone; a cut WebP is by the second as well.
+    image: decode it whole (the default), read its header only, or compare its first bytes with its format's. A
+    flipped bit in the pixels of a PNG is seen by the first alone; in those of a JPEG or a WebP, which have no
+    checksum, by none of them as a rule. A cut WebP is seen by the second as well.
 
     With ``resolution``, images become what StyleGAN's tool makes of LSUN: the central square of the shorter side,
-    resized by Pillow's Lanczos filter. They are kept as PNG, as WebP (without loss unless a quality is given) or
-    as JPEG (in full colour resolution, of quality 95 unless another is given).
+    resized by Pillow's Lanczos filter. They are kept as PNG (the default), as WebP (without loss unless a quality
+    is given) or as JPEG (in full colour resolution, of quality 95 unless another is given).
     """
 
     resolution: int | None = None
     channels: int = 3
-    format: Format = Format.png
+    format: Format | None = None
     quality: int | None = None
-    check: Check = Check.decode
+    check: Check | None = None
 
     def __post_init__(self) -> None:
         if self.resolution is not None and self.resolution < 1:
             raise ValueError(f"resolution must be at least 1, got {self.resolution}")
         if self.channels not in (1, 3):
             raise ValueError(f"channels must be 1 (gray) or 3 (colour), got {self.channels}")
-        if self.resolution is None and self.format is not Format.png:
+        if self.resolution is None and self.format is not None:
             raise ValueError(
                 f"format={self.format.name} needs a resolution: without one the images' bytes pass through"
             )
-        if self.quality is not None and (self.resolution is None or self.format is Format.png):
+        if self.resolution is not None and self.check is not None:
+            raise ValueError(
+                f"check={self.check.name} is of bytes that pass through, and with a resolution every image is "
+                "decoded: leave one of them out"
+            )
+        if self.quality is not None and self.format in (None, Format.png):
             raise ValueError(
                 "quality is of prepared images in format=jpg or format=webp: give those, or leave it out"
             )
@@ -83,21 +89,29 @@ class Preparation:
                 f"the image has {image.width}x{image.height} pixels, smaller than resolution={self.resolution}"
             )
         square = resize_lanczos(center_crop_square(image), self.resolution)
-        return self.format.name, encoded(square, self.format, self._quality())
+        format = self.format or Format.png
+        return format.name, encoded(square, format, self._quality())
 
     def choices(self) -> dict[str, Json]:
-        """All that decides the images, as the manifest keeps it; the format where it is not PNG."""
+        """All that decides the images, as the manifest keeps it."""
         chosen: dict[str, Json] = {"resolution": self.resolution, "channels": self.channels}
-        if self.format is not Format.png:
+        if self.resolution is None:
+            chosen["check"] = self._check().name
+        elif self.format not in (None, Format.png):
+            assert self.format is not None
             chosen |= {"format": self.format.name, "quality": self._quality()}
         return chosen
 
     def _look_at(self, data: bytes) -> None:
         DEFAULT_LIMITS.check_bytes(len(data))
-        if self.check is Check.decode:
+        if self._check() is Check.decode:
             open_image(data, channels=self.channels)
-        elif self.check is Check.header:
-            check_header(data)
+        elif self._check() is Check.header:
+            known_format(data)  # which says what begins otherwise
+            open_header(data)
+
+    def _check(self) -> Check:
+        return self.check or Check.decode
 
     def _quality(self) -> int | None:
         return JPEG_QUALITY if self.quality is None and self.format is Format.jpg else self.quality
@@ -112,19 +126,6 @@ def known_format(data: bytes) -> str:
         if data.startswith(beginnings) and (extension != "webp" or data[8:12] == b"WEBP"):
             return extension
     raise UndecodableImage(f"neither a PNG, a JPEG nor a WebP: it begins with {data[:8].hex() or 'nothing'}")
-
-
-def check_header(data: bytes) -> None:
-    """Raises UndecodableImage unless the header is one of an image within the limits; no pixel is decoded."""
-    known_format(data)
-    try:
-        width, height = Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")).size
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise UndecodableImage(f"Pillow cannot read the image's header: {error}") from error
-    if width * height > DEFAULT_LIMITS.max_pixels:
-        raise UndecodableImage(
-            f"the image has {width}x{height} pixels, and at most {DEFAULT_LIMITS.max_pixels} are decoded"
-        )
 
 
 def encoded(image: Image.Image, format: Format, quality: int | None) -> bytes:

@@ -166,6 +166,31 @@ class Photographs:
         }
 
 
+class Shuffled:
+    """Another source's samples in an order that the seed decides, so that neighbouring shards hold all classes."""
+
+    def __init__(self, source: Source, seed: int) -> None:
+        self._source, self._seed = source, seed
+        self.class_names, self.channels, self.resolution = source.class_names, source.channels, source.resolution
+        words = position_words(seed, Purpose.PREPARATION, 0, len(source))[:, 1]
+        self._order = np.argsort(words, kind="stable")
+
+    @property
+    def description(self) -> str:
+        return f"{self._source.description}, shuffled"
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def sample(self, i: int) -> dict[str, str | bytes]:
+        """The sample that lies at place ``i``, under the key that it has in its source."""
+        return self._source.sample(int(self._order[i]))
+
+    def preparation(self) -> dict[str, Json]:
+        """The source's, and the seed."""
+        return {**self._source.preparation(), "shuffle": self._seed}
+
+
 def first_of(count: int, max_images: int | None) -> int:
     """How many of ``count`` images are packed. Raises ValueError where that would be none."""
     if max_images is not None and max_images < 1:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from braceexpand import braceexpand
 
-from data_pipeline.crew import cores
+from data_pipeline.crew import Progress, cores, silent
 from data_pipeline.decode import DEFAULT_LIMITS, IMAGE_EXTENSIONS, UndecodableImage, decode_json, decode_label
 from data_pipeline.documents import Json
 from data_pipeline.index import ABSENT, Member, ShardIndex, scan_tar
@@ -39,9 +39,10 @@ class Tars:
     Args:
         path: a folder of tars, or a brace or glob pattern of them.
         drop: extensions to leave out.
+        progress: called with (tars read, tars in all).
 
     Raises:
-        ValueError: no such tars, a damaged one, or members that are neither known nor dropped.
+        ValueError: no such tars, a damaged one, links, or members that are neither known nor dropped.
     """
 
     class_names: tuple[str, ...] = ()
@@ -52,13 +53,17 @@ class Tars:
         preparation: Preparation = HEADERS,
         drop: Sequence[str] = (),
         max_images: int | None = None,
+        progress: Progress = silent,
     ) -> None:
         self._path = path
         self._preparation = preparation
         self.resolution, self.channels = preparation.resolution, preparation.channels
         self._drop = sorted(set(drop))
+        tars, self._indexes = _tars(path), list[ShardIndex]()
         with ThreadPoolExecutor(cores()) as threads:
-            self._indexes = list(threads.map(self._scanned, _tars(path)))
+            for index in threads.map(self._scanned, tars):
+                self._indexes.append(index)
+                progress(len(self._indexes), len(tars))
         self._starts = np.cumsum([0, *map(len, self._indexes)])
         if not self._starts[-1]:
             raise ValueError(f"path={path} holds no samples")
@@ -86,7 +91,8 @@ class Tars:
         try:
             extension, data = self._image(index, row)
         except UndecodableImage as error:
-            raise UnusableImage(f"{index.shard.name}, key {index.keys[row]!r}", str(error)) from error
+            name = f"{index.shard}, sample {row}, key {index.keys[row]!r}"
+            raise UnusableImage(name, str(error)) from error
         sample[extension] = data
         for kept, decode in KEPT.items():
             member = index.member(row, kept)
@@ -108,7 +114,7 @@ class Tars:
 
     def _scanned(self, tar: Path) -> ShardIndex:
         """Where the members lie that are packed."""
-        index = scan_tar(tar)
+        index = scan_tar(tar, links=False)
         for extension, spans in index.spans.items():
             if extension not in (*KNOWN, *self._drop):
                 key = index.keys[int(np.argmax(spans[:, 0] != ABSENT))]

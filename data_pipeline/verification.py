@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_pipeline.crew import Tell, carried_out
+from data_pipeline.crew import Progress, Summed, Tell, carried_out, silent
 from data_pipeline.decode import IMAGE_EXTENSIONS, open_image
 from data_pipeline.index import ShardIndex, file_sha256, index_path, scan_tar
 from data_pipeline.manifest import MANIFEST, Manifest, ShardEntry
@@ -28,11 +27,7 @@ class Listed:
         return f"shard {self.shard}"
 
 
-def _silent(done: int, total: int) -> None:
-    pass
-
-
-def verify(folder: Path, *, workers: int = 1, progress: Callable[[int, int], None] = _silent) -> list[str]:
+def verify(folder: Path, *, workers: int = 1, progress: Progress = silent) -> list[str]:
     """Read every byte of a folder of shards; one line per problem that is found, naming the shard.
 
     Each shard is scanned anew and compared with its index and with the manifest, checksums included. Of one whose
@@ -45,26 +40,26 @@ def verify(folder: Path, *, workers: int = 1, progress: Callable[[int, int], Non
     Raises:
         ValueError: the folder holds no manifest and no shards.
     """
+    found = problems(folder, workers=workers, progress=progress)
+    return _unfinished(folder) + [problem for name in sorted(found) for problem in found[name]]
+
+
+def problems(folder: Path, *, workers: int = 1, progress: Progress = silent) -> dict[str, list[str]]:
+    """The same by the names of the shards that have one."""
     listed: dict[str, ShardEntry] = {}
     if (folder / MANIFEST).is_file():
         listed = {entry.name: entry for entry in Manifest.read(folder / MANIFEST).shards}
     present = {path.name for path in folder.glob("*.tar")}
-    if not listed and not present:
+    if not listed and not present and not (folder / UNFINISHED).is_file():
         raise ValueError(f"{folder} holds neither {MANIFEST} nor *.tar shards: {HOW_TO_MAKE_SHARDS}")
-    problems = {name: [f"shard {folder / name} is missing"] for name in listed.keys() - present}
+    found = {name: [f"shard {folder / name} is missing"] for name in listed.keys() - present}
     if listed:
-        problems |= {name: [f"shard {folder / name} is not in {MANIFEST}"] for name in present - listed.keys()}
-    tasks = [Listed(folder / name, listed.get(name)) for name in sorted(present - problems.keys())]
-    done = 0
-
-    def tell(shards: int) -> None:
-        nonlocal done
-        done += shards
-        progress(done, len(tasks))
-
-    for number, found in carried_out(_problems, tasks, workers=workers, tell=tell):
-        problems[tasks[number].shard.name] = found
-    return _unfinished(folder) + [problem for name in sorted(problems) for problem in problems[name]]
+        found |= {name: [f"shard {folder / name} is not in {MANIFEST}"] for name in present - listed.keys()}
+    tasks = [Listed(folder / name, listed.get(name)) for name in sorted(present - found.keys())]
+    for number, lines in carried_out(_problems, tasks, workers=workers, tell=Summed(progress, len(tasks))):
+        if lines:
+            found[tasks[number].shard.name] = lines
+    return found
 
 
 def _unfinished(folder: Path) -> list[str]:
@@ -87,7 +82,13 @@ def _of_one(shard: Path, entry: ShardEntry | None) -> list[str]:
         return [f"shard {shard} has sha256 {found}, {MANIFEST} says {entry.sha256}: {_extent(shard, entry)}"]
     if not index_path(shard).is_file():
         return [f"shard {shard} has no index"]
-    if not ShardIndex.read(shard).same_as(scan_tar(shard)):
+    scanned = scan_tar(shard)
+    if entry is not None and (entry.samples, entry.tar_bytes) != (len(scanned), scanned.tar_bytes):
+        return [
+            f"shard {shard} has {len(scanned)} samples in {scanned.tar_bytes} bytes, "
+            f"{MANIFEST} says {entry.samples} in {entry.tar_bytes}"
+        ]
+    if not ShardIndex.read(shard).same_as(scanned):
         return [f"shard {shard} disagrees with its index {index_path(shard).name}"]
     return []
 
@@ -134,5 +135,7 @@ def _checksums_hold(png: bytes) -> bool:
         end = place + 8 + int.from_bytes(png[place : place + 4])
         if zlib.crc32(png[place + 4 : end]) != int.from_bytes(png[end : end + 4]):
             return False
+        if png[place + 4 : place + 8] == b"IEND":
+            break  # what follows is no chunk
         place = end + 4
     return True

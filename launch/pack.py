@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -31,22 +32,23 @@ MOST_NAMED = 5  # of what was skipped; the manifest has them all
 @hydra.main(version_base="1.3", config_path="../configs", config_name="pack")
 @door
 def main(config: DictConfig) -> int:
-    """Packs, verifies or describes; status 1 where a shard is not what was packed."""
+    """Packs, verifies, repairs or describes; status 1 where a shard is not what was packed."""
     from configs.runs import to_value
 
     chosen = to_value(config)
     try:
-        return {"pack": pack, "verify": verify, "describe": describe}[chosen.action.name](chosen)
+        return {"pack": pack, "repair": pack, "verify": verify, "describe": describe}[chosen.action.name](chosen)
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return INTERRUPTED
 
 
 def pack(chosen: PackConfig) -> int:
-    """Packs each part of the source and says what lies where."""
-    from launch.sources import sources
+    """Packs each part of the source, or what of it is damaged, and says what lies where."""
+    from launch.sources import UNITS, sources
 
-    with shown("reading keys", "key") as progress:
+    unit = UNITS.get(chosen.source.name if chosen.source else "", "key")
+    with shown(f"reading {unit}s", unit) as progress:
         parts = sources(chosen, progress)
     for name, source in parts.items():
         pack_part(chosen, source, Path(chosen.out) / name)
@@ -65,6 +67,7 @@ def pack_part(chosen: PackConfig, source: Source, out: Path) -> None:
             samples_per_shard=samples_per_shard,
             workers=workers(chosen),
             on_error=chosen.on_error,
+            repair=chosen.action.name == "repair",
             progress=progress,
         )
     manifest = packing.manifest
@@ -72,22 +75,28 @@ def pack_part(chosen: PackConfig, source: Source, out: Path) -> None:
     print(f" ({packing.written} written, {packing.kept} were there)")
     if manifest.skipped:
         print(f"{out}: {len(manifest.skipped)} images could not be packed and were skipped:")
-        for name, reason in list(manifest.skipped.items())[:MOST_NAMED]:
+        for name, reason in manifest.skipped[:MOST_NAMED]:
             print(f"  {name}: {reason}")
 
 
 def planned(chosen: PackConfig, source: Source, out: Path) -> int:
     """How many samples a shard gets: as given, as in what is there already, or as is best."""
-    from data_pipeline.planner import plan
+    from data_pipeline.planner import plan, size
     from data_pipeline.write import agreed_samples_per_shard
 
-    agreed = agreed_samples_per_shard(out)
-    if agreed is not None:
-        return chosen.samples_per_shard or agreed
     if chosen.samples_per_shard is not None and chosen.samples_per_shard < 1:
         raise ValueError(f"samples_per_shard must be at least 1, got {chosen.samples_per_shard}")
+    agreed = agreed_samples_per_shard(out)
+    if agreed is not None:
+        return agreed if chosen.samples_per_shard is None else chosen.samples_per_shard
     best = plan(source, chosen.samples_per_shard, chosen.ranks, chosen.loaders)
     print(f"{out}: planned: {best}")
+    there = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
+    free = shutil.disk_usage(there).free
+    if best.bytes > free:
+        raise ValueError(
+            f"{out} has room for {size(free)}, and about {size(best.bytes)} are to be packed: make more"
+        )
     return best.samples_per_shard
 
 
@@ -155,19 +164,25 @@ def workers(chosen: PackConfig) -> int:
 
 @contextmanager
 def shown(what: str, unit: str, enough: int | None = None) -> Iterator[Callable[[int, int], None]]:
-    """A bar where there is a terminal; and, once the first `enough` are done, how long the rest will take."""
+    """A bar where there is a terminal; and, once the first `enough` are done, how long the rest will take.
+
+    So many at once were there already, and tell nothing of how fast the others come.
+    """
     from tqdm import tqdm
 
-    started = time.monotonic()
+    started, begin, last = time.monotonic(), 0, 0
     with tqdm(desc=what, unit=unit, disable=None, leave=False) as bar:
 
         def advance(done: int, total: int) -> None:
-            nonlocal enough
+            nonlocal enough, started, begin, last
+            if enough is not None and done - last >= enough > 1:
+                started, begin = time.monotonic(), done
+            last = done
             bar.total = total
             bar.update(done - bar.n)
-            if enough is not None and done >= enough:
+            if enough is not None and done - begin >= enough:
                 enough = None
-                rate = done / (time.monotonic() - started)
+                rate = (done - begin) / (time.monotonic() - started)
                 if (total - done) / rate > SOON:
                     left = timedelta(seconds=int((total - done) / rate))
                     bar.write(f"{what}: {rate:.0f} {unit}/s, about {left} to go")

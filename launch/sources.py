@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from configs.packing import PackConfig
     from data_pipeline.sources import Source
 
-PREPARED = ("path", "resolution", "channels", "format", "quality", "check", "max_images")
+PREPARED = ("path", "resolution", "channels", "format", "quality", "check", "max_images", "shuffle")
 # The options that each source takes; another one that is given is a mistake.
 OPTIONS = {
     "digits": (),
@@ -22,14 +22,17 @@ OPTIONS = {
     "tar": (*PREPARED, "drop"),
     "huggingface": PREPARED,
 }
+UNITS = {"tar": "tar"}  # that are read as a source is opened; of the others, keys
 ANY = {option for options in OPTIONS.values() for option in options}
 
 
 def sources(chosen: PackConfig, progress: Callable[[int, int], None]) -> dict[str, Source]:
     """The parts to pack, by the subfolder that each goes to; a source without splits goes to `out` itself.
 
-    progress: called with (keys read, keys in all) while a large source is opened.
+    progress: called with (keys or tars read, and in all) while a large source is opened.
     """
+    from data_pipeline.sources import Shuffled
+
     if chosen.source is None:
         raise ValueError(f"source must be given: add source=… to the command, one of {', '.join(OPTIONS)}")
     name = chosen.source.name
@@ -46,7 +49,9 @@ def sources(chosen: PackConfig, progress: Callable[[int, int], None]) -> dict[st
     path = options.pop("path")
     if name in ("mnist", "cifar10"):
         return original(name, Path(path))
-    return prepared(name, path, options, progress)
+    seed = options.pop("shuffle", None)
+    parts = prepared(name, path, options, progress)
+    return parts if seed is None else {part: Shuffled(source, seed) for part, source in parts.items()}
 
 
 def at_hand(name: str, options: dict[str, Any]) -> dict[str, Source]:
@@ -81,12 +86,13 @@ def prepared(
     from data_pipeline.tars import Tars
 
     own = {key: options.pop(key) for key in ("max_images", "drop") if key in options}
-    options.setdefault("check", Check.decode if name == "folder" else Check.header)
+    if "resolution" not in options:
+        options.setdefault("check", Check.decode if name == "folder" else Check.header)
     preparation = Preparation(**options)
     if name == "folder":
         return {"": Folder(Path(path), preparation, **own)}
     if name == "lsun":
         return {"": Lsun(Path(path), preparation, progress=progress, **own)}
     if name == "tar":
-        return {"": Tars(path, preparation, **own)}
+        return {"": Tars(path, preparation, progress=progress, **own)}
     return {split: Hub(path, split, preparation, **own) for split in splits(path) or [""]}

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 EACH = 300  # samples of a shard
 SEEKS = 20
 TARGETS = (
-    "Targets: opened in 2 s, with 200 MB more than the imports take, and a seek in 100 ms and one shard.\n"
+    "Targets: opened in 2 s, with 200 MB at most, and a seek in 100 ms and one shard.\n"
+    "The imports alone, torch before all, take about 235 MB, so 200 MB can only hold for what\n"
+    "opening adds to them (+ opening); the process as a whole (in all) takes more.\n"
     "A seek loads eight images, in most rows of eight shards; a shard: reading the index of one."
 )
 
@@ -29,8 +31,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shards", type=int, default=10_000)
     options = parser.parse_args()
-    print("| window | lanes | opened | imports | + opening | + seeks | seek, middle | seek, worst | a shard |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    print(
+        "| window | lanes | opened | imports | + opening | + seeks | in all "
+        "| seek, middle | seek, worst | a shard |"
+    )
+    print("|" + "---|" * 10)
     with TemporaryDirectory() as folder:
         make(Path(folder), options.shards)
         for window, lanes in ((0, 1), (0, 64), (16, 1), (16, 64)):
@@ -48,13 +53,14 @@ def make(folder: Path, shards: int) -> None:
     from data_pipeline.decode import encode_png
     from data_pipeline.folder import Folder
     from data_pipeline.manifest import MANIFEST, Manifest
+    from data_pipeline.preparation import Preparation
     from data_pipeline.write import write_shards
 
     images, one = folder / "images", folder / "one"
     images.mkdir()
     for number in range(EACH):
         (images / f"{number:04d}.png").write_bytes(encode_png(Image.new("L", (8, 8), number % 256)))
-    entry = write_shards(Folder(images, channels=1), one, samples_per_shard=EACH).manifest.shards[0]
+    entry = write_shards(Folder(images, Preparation(channels=1)), one, samples_per_shard=EACH).manifest.shards[0]
     entries = [replace(entry, name=f"shard-{number:06d}.tar") for number in range(shards)]
     for each in entries[1:]:
         for suffix in (".tar", ".json"):
@@ -79,7 +85,7 @@ def measured(folder: str, window: int, lanes: int) -> str:
     for number in range(-SEEKS, 0):
         stream.shards.index(len(stream.shards.shards) + number)
     shard = (time.perf_counter() - start) / SEEKS
-    memory = f"{imports:.0f} MB | {opening - imports:.0f} MB | {seeking - opening:.0f} MB"
+    memory = f"{imports:.0f} MB | {opening - imports:.0f} MB | {seeking - opening:.0f} MB | {seeking:.0f} MB"
     seeks = f"{statistics.median(seconds) * 1e3:.1f} ms | {max(seconds) * 1e3:.1f} ms"
     return f"| {window or 'all'} | {lanes} | {opened:.2f} s | {memory} | {seeks} | {shard * 1e3:.2f} ms |"
 

@@ -14,9 +14,9 @@ SIZE, LONG, LAGS = SHARDS * EACH, 64, (1, 64, 256)
 VERDICT = """
 Worse: windows over data that were packed in some order. A batch's counts then vary about
 1 + (batch / lanes - 1) / window * (1 - window * lanes / shards) times as much, and those of many batches in a row
-more, as these see few shards. Lanes help as windows do: with 16 shards in each of 64 lanes it is a sixth more for
-a batch, though thirteen times for 64 in a row. As good: data that were packed shuffled, in any windows. Better:
-lanes of one window each, as every batch then has its share of each stretch of shards.
+more, as these see few shards. Lanes help as windows do: with 16 shards in each of 64 lanes it is an eighth more
+for a batch, though thirteen times for 64 in a row. As good: data that were packed shuffled, in any windows.
+Better: lanes of one window each, as every batch then has its share of each stretch of shards.
 """
 # heading → what it measures
 COLUMNS = {

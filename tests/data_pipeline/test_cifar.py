@@ -134,3 +134,14 @@ def test_a_damaged_archive_is_named(archive: Path, damage: Callable[[bytes], byt
     archive.write_bytes(damage(archive.read_bytes()))
     with pytest.raises(ValueError, match=r"binary\.tar\.gz is no tar archive, cut or damaged"):
         Cifar10(archive)
+
+
+def test_a_damaged_archive_of_another_compression_is_named(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "cifar-10-binary.tar.xz"
+    with tarfile.open(path, "w:xz") as tar:
+        tar.add(folder, "cifar-10-batches-bin")
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"binary\.tar\.xz is no tar archive, cut or damaged"):
+        Cifar10(path)

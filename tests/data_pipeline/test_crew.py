@@ -29,6 +29,8 @@ class Times:
             raise ValueError("unlucky")
         if task == 28:
             raise FileNotFoundError(2, "no such number", "28")
+        if task == 29:
+            raise EOFError("the file ended too early")
         if task == 9:
             os.kill(os.getpid(), signal.SIGKILL)
         if task == 11:
@@ -51,6 +53,7 @@ def test_results_come_with_their_numbers(workers: int) -> None:
     [
         (13, ValueError, "unlucky"),
         (28, OSError, "no such number"),
+        (29, OSError, "the file ended too early"),
         (9, ChildProcessError, "the process at 9 was killed by signal 9; what is finished is kept"),
         (11, ChildProcessError, "the process at 11 ended with status 3"),
     ],
@@ -69,9 +72,10 @@ def test_no_workers_are_refused() -> None:
 
 
 SLOW = """
-import sys
+import signal
 from tests.data_pipeline.test_crew import Slow
 from data_pipeline.crew import carried_out
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what is started in the background inherits none
 list(carried_out(Slow(), list(range(100)), workers=2, tell=lambda amount: print("told", flush=True)))
 """
 

@@ -92,3 +92,18 @@ def test_a_class_that_is_none_is_named(pack: Callable[..., Path]) -> None:
 def test_samples_are_spread_evenly() -> None:
     assert evenly_spaced(10, 3) == [0, 3, 6]
     assert evenly_spaced(3, 10) == [0, 1, 2]
+
+
+def test_classes_in_json_are_counted_and_those_of_one_name_kept_apart(tmp_path: Path) -> None:
+    class Twins(Photographs):
+        def sample(self, i: int) -> dict[str, str | bytes]:
+            sample = super().sample(i)
+            label = sample.pop("cls").decode() if i < 6 else '"unknown"'
+            return sample | {"json": f'{{"label": {label}}}'.encode()}
+
+    source = Twins(count=8, resolution=8)
+    source.class_names = ("crane", "crane")
+    write_shards(source, tmp_path / "twins")
+    shards = ShardSet.open(str(tmp_path / "twins"))
+    document = described(contents(shards), sampled(shards, 1, 3), shards)
+    assert document["classes"] == {"crane (0)": 4, "crane (1)": 4}  # two by cls

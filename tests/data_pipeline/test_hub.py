@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -89,4 +90,31 @@ def test_the_package_is_asked_for_where_it_is_missing(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(hub, "import_module", missing)
     with pytest.raises(ValueError, match=r"needs the package datasets: `pip install datasets`"):
+        hub.splits("anything")
+
+
+def installed(monkeypatch: pytest.MonkeyPatch, version: str, names: list[str]) -> None:
+    """A package that loads a set of these splits."""
+    from data_pipeline import hub
+
+    package = SimpleNamespace(__version__=version, load_dataset=lambda path: dict.fromkeys(names))
+    monkeypatch.setattr(hub, "import_module", lambda name: package)
+
+
+@pytest.mark.parametrize("name", ["../../up", "/etc", "..", "", "a/b", "-x", "a\n"])
+def test_a_split_becomes_no_path(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    from data_pipeline import hub
+
+    installed(monkeypatch, "4.1.0", ["train", name])
+    with pytest.raises(ValueError, match="a split must be named in letters, digits, dots and dashes"):
+        hub.splits("anything")
+    installed(monkeypatch, "4.1.0", ["train", "test_2.b-c"])
+    assert hub.splits("anything") == ["train", "test_2.b-c"]
+
+
+def test_a_package_that_runs_the_scripts_of_sets_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from data_pipeline import hub
+
+    installed(monkeypatch, "3.6.0", ["train"])
+    with pytest.raises(ValueError, match=r"needs datasets 4 or later.* 3\.6\.0 is installed"):
         hub.splits("anything")

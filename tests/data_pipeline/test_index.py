@@ -131,6 +131,9 @@ def test_an_index_must_have_the_length_of_its_shard(shard: Path) -> None:
         ({"sha256": None}, "field 'sha256' must be str"),
         ({"spans": {"png": [[1, 2]]}}, r"spans must have shape \(7, 2\)"),
         ({"spans": {"png": [["x", 2]] * 7}}, "spans must be pairs of integers"),
+        ({"bytes": 10**30}, "field 'bytes' must be in"),
+        ({"spans": {"png": [[2**62, 2**62 + 2]] * 7}}, "disagrees with its shard: png outside it"),
+        ({"spans": {"png": [[512, 2**63 - 1]] * 7}}, "disagrees with its shard: png outside it"),
         ({"spans": {"png": [[512, 10**9]] * 7}}, "disagrees with its shard: png outside it"),
     ],
 )

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipeline.decode import UndecodableImage
-from data_pipeline.preparation import Check, Format, Preparation, check_header, known_format
+from data_pipeline.decode import UndecodableImage, open_header
+from data_pipeline.preparation import Check, Format, Preparation, known_format
 from tests.data_pipeline.conftest import encode
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (9, 12, 3), np.uint8)
@@ -35,6 +35,7 @@ def test_each_check_sees_what_it_says() -> None:
         "gif": (encode(PICTURE, "GIF"), {Check.decode, Check.header, Check.none}),
         "avi": (b"RIFF\0\0\0\0AVI ", {Check.decode, Check.header, Check.none}),
         "empty": (b"", {Check.decode, Check.header, Check.none}),
+        "16 bits": (encode(np.zeros((9, 9), np.uint16)), {Check.decode, Check.header}),
         "only a beginning": (b"\x89PNG\r\n\x1a\n", {Check.decode, Check.header}),
     }
     for name, (data, checks) in refused.items():
@@ -58,7 +59,9 @@ def test_a_jpeg_keeps_its_colours_at_full_resolution() -> None:
 
 
 def test_what_decides_the_images_is_in_the_choices() -> None:
-    assert Preparation().choices() == {"resolution": None, "channels": 3}  # as it was before there were formats
+    assert Preparation().choices() == {"resolution": None, "channels": 3, "check": "decode"}
+    assert Preparation(resolution=4).choices() == {"resolution": 4, "channels": 3}  # as before there were formats
+    assert Preparation(resolution=4, format=Format.png).choices() == Preparation(resolution=4).choices()
     assert Preparation(resolution=4, format=Format.jpg).choices() == {
         "resolution": 4,
         "channels": 3,
@@ -66,7 +69,7 @@ def test_what_decides_the_images_is_in_the_choices() -> None:
         "quality": 95,
     }
     assert Preparation(resolution=4, format=Format.webp).choices()["quality"] is None
-    assert Preparation(check=Check.none).choices() == Preparation().choices()
+    assert Preparation(check=Check.none).choices()["check"] == "none"
 
 
 @pytest.mark.parametrize(
@@ -75,6 +78,8 @@ def test_what_decides_the_images_is_in_the_choices() -> None:
         ({"resolution": 0}, "resolution must be at least 1, got 0"),
         ({"channels": 4}, r"channels must be 1 \(gray\) or 3"),
         ({"format": Format.jpg}, "format=jpg needs a resolution"),
+        ({"format": Format.png}, "format=png needs a resolution"),
+        ({"resolution": 8, "check": Check.none}, "check=none is of bytes that pass through"),
         ({"quality": 90}, "quality is of prepared images in format=jpg or format=webp"),
         ({"quality": 90, "resolution": 8}, "quality is of prepared images in format=jpg or format=webp"),
         ({"quality": 101, "resolution": 8, "format": Format.jpg}, r"quality must be in \[1, 100\], got 101"),
@@ -93,5 +98,5 @@ def test_a_small_image_is_refused() -> None:
 def test_formats_are_told_by_their_first_bytes() -> None:
     with pytest.raises(UndecodableImage, match="it begins with 7f454c46"):
         known_format(b"\x7fELF")
-    with pytest.raises(UndecodableImage, match="cannot read the image's header"):
-        check_header(b"\xff\xd8\xff\xe0")
+    with pytest.raises(UndecodableImage, match="cannot decode the image's header"):
+        open_header(b"\xff\xd8\xff\xe0")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,9 +15,11 @@ from PIL import Image
 
 from data_pipeline.decode import decode_image
 from data_pipeline.folder import Folder
+from data_pipeline.manifest import MANIFEST, Manifest
 from data_pipeline.preparation import Preparation
-from data_pipeline.sources import Digits, Photographs
+from data_pipeline.sources import Digits, Photographs, Shuffled, Source, UnusableImage
 from data_pipeline.transforms import center_crop_square, resize_lanczos
+from data_pipeline.write import write_shards
 
 Encode = Callable[..., bytes]
 
@@ -163,3 +167,37 @@ def test_a_bad_file_is_named(
 def test_a_bad_folder_is_refused(tmp_path: Path, name: str, options: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Folder(tmp_path / name, **options)
+
+
+def test_names_that_are_no_utf8_are_escaped(tmp_path: Path, encode: Encode) -> None:
+    names = [os.fsencode(tmp_path) + b"/images/caf\xe9/" + name for name in (b"a\xff.png", b"b.png")]
+    os.makedirs(os.path.dirname(names[0]))
+    for name in names:
+        Path(os.fsdecode(name)).write_bytes(encode(picture()))
+    source = Folder(tmp_path / "images")
+    assert json.loads(source.sample(0)["json"])["name"] == os.fsdecode(b"caf\xe9/a\xff.png")
+    write_shards(source, tmp_path / "out")
+    assert Manifest.read(tmp_path / "out" / MANIFEST).class_names == source.class_names == (r"caf\udce9",)
+    Path(os.fsdecode(names[0])).write_bytes(b"")
+    with pytest.raises(UnusableImage, match=r"^caf\\udce9/a\\udcff\.png: the image has no bytes"):
+        source.sample(0)
+
+
+def test_a_file_that_is_too_long_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (tmp_path / "a.png").open("wb") as file:
+        file.truncate(2**26 + 1)
+    source = Folder(tmp_path)
+    monkeypatch.setattr(Path, "read_bytes", None)
+    with pytest.raises(UnusableImage, match="at most 67108864 are decoded"):
+        source.sample(0)
+
+
+def test_a_shuffled_source_holds_the_same_samples_in_an_order_of_its_seed() -> None:
+    source = Digits("test")
+    one, same, other = Shuffled(source, 3), pickle.loads(pickle.dumps(Shuffled(source, 3))), Shuffled(source, 4)
+    assert isinstance(one, Source)
+    keys = [[each.sample(i)["__key__"] for i in range(len(each))] for each in (source, one, same, other)]
+    assert keys[1] == keys[2]
+    assert len({tuple(each) for each in keys}) == 3
+    assert sorted(keys[0]) == sorted(keys[1]) == sorted(keys[3])
+    assert one.preparation() == source.preparation() | {"shuffle": 3}

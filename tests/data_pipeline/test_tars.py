@@ -131,18 +131,18 @@ SAYS = {
     "no member": "expected one image .*, got members cls",
     "two images": "expected one image .*, got members jpg, png",
     "a bomb": r"3600000000 pixels\) exceeds limit",
-    "cut": "Pillow cannot read the image's header",
+    "cut": "Pillow cannot decode the image's header",
 }
 
 
 @pytest.mark.parametrize("bad", BAD)
 def test_what_cannot_be_packed_is_named_or_skipped(tars: Callable[..., str], tmp_path: Path, bad: str) -> None:
     source = Tars(tars([("a.png", PNG), *BAD[bad], ("z.png", PNG)]))
-    with pytest.raises(ValueError, match=rf"theirs, part-000\.tar, key 'x': .*{SAYS[bad]}"):
+    with pytest.raises(ValueError, match=rf"theirs/part-000\.tar, sample 1, key 'x': .*{SAYS[bad]}"):
         write_shards(source, tmp_path / "raise")
     packing = write_shards(source, tmp_path / "skip", on_error=OnError.skip)
     assert packing.manifest.samples == 2
-    assert list(packing.manifest.skipped) == ["part-000.tar, key 'x'"]
+    assert [name for name, _ in packing.manifest.skipped] == [f"{source._path}/part-000.tar, sample 1, key 'x'"]
 
 
 @pytest.mark.parametrize(
@@ -201,3 +201,20 @@ def test_the_preparation_tells_other_tars(tars: Callable[..., str], tmp_path: Pa
     tar_of(tmp_path / "theirs" / "part-001.tar", [("b/1.png", PNG), ("b/1.cls", b"1")])
     assert Tars(str(tmp_path / "theirs")).preparation() != first
     assert json.dumps(first)
+
+
+@pytest.mark.parametrize("kind", [tarfile.LNKTYPE, tarfile.SYMTYPE])
+def test_a_link_is_refused_by_its_name(tars: Callable[..., str], kind: bytes) -> None:
+    path = tars([("a.png", PNG)])
+    link = tarfile.TarInfo("b.png")
+    link.type, link.linkname = kind, "a.png"
+    with tarfile.open(Path(path) / "part-000.tar", "a") as tar:
+        tar.addfile(link)
+    with pytest.raises(ValueError, match=r"part-000\.tar: member 'b\.png' is a link: pack it as a plain file"):
+        Tars(path)
+
+
+def test_reading_tars_is_followed(tars: Callable[..., str]) -> None:
+    done: list[tuple[int, int]] = []
+    Tars(tars(*FINE), progress=lambda *count: done.append(count))
+    assert done == [(1, 2), (2, 2)]

@@ -6,14 +6,16 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from data_pipeline.index import ShardIndex, index_path
 from data_pipeline.manifest import MANIFEST
 from data_pipeline.shards import UNFINISHED
 from data_pipeline.sources import Photographs
-from data_pipeline.verification import verify
+from data_pipeline.verification import _checksums_hold, verify
 from data_pipeline.write import write_shards
+from tests.data_pipeline.conftest import encode
 
 
 @pytest.fixture
@@ -98,3 +100,41 @@ def test_a_packing_that_was_stopped_is_no_whole_folder(packed: Path) -> None:
     (packed / MANIFEST).unlink()
     (packed / UNFINISHED).write_text(json.dumps(plan))
     assert verify(packed) == [f"{packed} was not packed to its end: run the same packing again"]
+
+
+def test_a_packing_that_was_stopped_in_its_first_shard_is_told(packed: Path) -> None:
+    (packed / MANIFEST).rename(packed / UNFINISHED)
+    for file in packed.glob("shard-*"):
+        file.unlink()
+    assert verify(packed) == [f"{packed} was not packed to its end: run the same packing again"]
+
+
+@pytest.mark.parametrize(("field", "value"), [("samples", 4), ("tar_bytes", 10_240)])
+def test_a_manifest_that_counts_otherwise_is_not_whole(packed: Path, field: str, value: int) -> None:
+    document = json.loads((packed / MANIFEST).read_text())
+    document["shards"][2][field] = value
+    (packed / MANIFEST).write_text(json.dumps(document))
+    (problem,) = verify(packed)
+    assert re.search(r"shard-000002\.tar has 5 samples in 20480 bytes, manifest\.json says", problem)
+
+
+def test_bytes_behind_the_end_of_a_png_are_no_damage() -> None:
+    data = encode(np.zeros((4, 4), np.uint8))
+    assert _checksums_hold(data + b"a thumbnail, or some such")
+    assert not _checksums_hold(data[:-14] + b"?" + data[-13:])
+
+
+@pytest.mark.parametrize("field", ["samples", "tar_bytes"])
+@pytest.mark.parametrize("value", [10**30, -2, True, 2.0])
+def test_a_count_that_is_none_is_refused(packed: Path, field: str, value: object) -> None:
+    document = json.loads((packed / MANIFEST).read_text())
+    document["shards"][2][field] = value
+    (packed / MANIFEST).write_text(json.dumps(document))
+    with pytest.raises(ValueError, match=f"manifest.json: field '{field}' must be"):
+        verify(packed)
+
+
+def test_a_document_of_a_hundred_thousand_brackets_is_refused(packed: Path) -> None:
+    (packed / MANIFEST).write_text("[" * 100_000)
+    with pytest.raises(ValueError, match="is not a quasistatic manifest: it is nested too deeply"):
+        verify(packed)

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from data_pipeline.config import OnError
 from data_pipeline.index import file_sha256, index_path, scan_tar
 from data_pipeline.manifest import MANIFEST, Manifest
 from data_pipeline.shards import UNFINISHED, ShardSet
-from data_pipeline.sources import Digits, Photographs
+from data_pipeline.sources import Digits, Photographs, UnusableImage
 from data_pipeline.verification import verify
 from data_pipeline.write import write_shards
 
@@ -156,10 +157,88 @@ def test_shards_of_others_are_not_overwritten(numbered: Path) -> None:
     assert contents(numbered) == before
 
 
-def test_a_finished_folder_that_lost_a_shard_is_not_called_complete(packed: Path) -> None:
+def test_a_finished_folder_that_lost_a_shard_gets_it_again(packed: Path) -> None:
+    whole, kept = contents(packed), (packed / "shard-000000.tar").stat().st_mtime_ns
     (packed / "shard-000004.tar").unlink()
-    with pytest.raises(ValueError, match=r"shard-000004\.tar is missing"):
-        write_shards(Few(), packed, samples_per_shard=7)
+    (packed / "shard-000005.tar").write_bytes(b"cut")
+    (packed / "shard-000006.json").unlink()
+    packing = write_shards(Few(), packed, samples_per_shard=7)
+    assert (packing.written, packing.kept) == (3, 6)
+    assert contents(packed) == whole
+    assert (packed / "shard-000000.tar").stat().st_mtime_ns == kept
+
+
+def test_flipped_bits_are_mended_where_that_is_asked_for(packed: Path) -> None:
+    whole = contents(packed)
+    shard = packed / "shard-000004.tar"
+    shard.write_bytes(whole[shard.name][:700] + b"?" + whole[shard.name][701:])
+    assert write_shards(Few(), packed, samples_per_shard=7).written == 0  # no byte is read
+    assert write_shards(Few(), packed, samples_per_shard=7, repair=True).written == 1
+    assert contents(packed) == whole
+    with pytest.raises(ValueError, match="holds no finished packing"):
+        write_shards(Few(), packed / "other", repair=True)
+
+
+def test_a_shard_that_comes_out_otherwise_is_no_repair(packed: Path) -> None:
+    class Other(Few):
+        def sample(self, i: int) -> dict[str, str | bytes]:
+            return super().sample((i + 2) % 60) | {"__key__": f"{i:08d}"}
+
+    (packed / "shard-000004.tar").unlink()
+    with pytest.raises(
+        ValueError, match=r"shard-000004\.tar was packed again and is not what .*manifest\.json says"
+    ):
+        write_shards(Other(), packed, samples_per_shard=7)
+
+
+def test_two_packings_into_one_folder_are_one_too_many(tmp_path: Path) -> None:
+    class Nested(Few):
+        def sample(self, i: int) -> dict[str, str | bytes]:
+            if i == 5:
+                with pytest.raises(ValueError, match="is being packed by another process"):
+                    write_shards(Few(), tmp_path, samples_per_shard=7)
+            return super().sample(i)
+
+    assert write_shards(Nested(), tmp_path, samples_per_shard=7).written == 9
+    assert verify(tmp_path) == []
+    assert not (tmp_path / "packing.lock").exists()
+
+
+def test_files_of_others_are_left_alone(tmp_path: Path) -> None:
+    others = ["thesis.partial", "x.skipped", "shard-000000.tar.partial", "my-shard-000000.skipped"]
+    for name in others:
+        (tmp_path / name).write_text("not ours")
+    ours = tmp_path / "shard-000003.json.0123abcd.partial"
+    ours.write_bytes(b"")
+    write_shards(Few(), tmp_path, samples_per_shard=7)
+    assert [(tmp_path / name).read_text() for name in others] == ["not ours"] * 4
+    assert not ours.exists()
+
+
+def test_a_full_disk_names_the_shard_and_the_folder(tmp_path: Path) -> None:
+    class Full(Few):
+        def sample(self, i: int) -> dict[str, str | bytes]:
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match=rf"no room for shard .*shard-000000\.tar: make some in {tmp_path}"):
+        write_shards(Full(), tmp_path)
+
+
+def test_each_of_two_skipped_images_of_one_name_is_listed(tmp_path: Path) -> None:
+    class Twins(Few):
+        def sample(self, i: int) -> dict[str, str | bytes]:
+            if i in (1, 2):
+                raise UnusableImage("twin", f"bad {i}")
+            return super().sample(i)
+
+    expected = (("twin", "bad 1"), ("twin", "bad 2"))
+    packing = write_shards(Twins(), tmp_path, samples_per_shard=30, on_error=OnError.skip)
+    assert packing.manifest.skipped == Manifest.read(tmp_path / MANIFEST).skipped == expected
+    (tmp_path / MANIFEST).rename(tmp_path / UNFINISHED)
+    document = {"kind": "quasistatic skipped images", "version": 2, "skipped": expected}
+    (tmp_path / "shard-000000.skipped").write_text(json.dumps(document))
+    again = write_shards(Twins(), tmp_path, samples_per_shard=30, on_error=OnError.skip)
+    assert (again.written, again.manifest.skipped) == (0, expected)
 
 
 def test_a_source_that_fails_leaves_no_half_shard(tmp_path: Path) -> None:

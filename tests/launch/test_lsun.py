@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from data_pipeline.manifest import MANIFEST, Manifest
 from tests.data_pipeline.lsun import lsun_images, make_lmdb
 from tests.data_pipeline.remote.nginx import nginx
 from tests.launch.doors import opened, start_on_ranks
@@ -49,6 +50,17 @@ def losses(directory: Path) -> dict[int, float]:
     return {event.step: event.value for event in EventAccumulator(str(directory)).Reload().Scalars("loss")}
 
 
+def requests(nginx_folder: Path) -> list[str]:
+    """What the server has been asked for, line by line."""
+    return (nginx_folder / "access.log").read_text().splitlines()
+
+
+def cached_shards(shards: Path, cache: Path) -> list[str]:
+    """The shards that lie in the cache, by their names at the server."""
+    files = {path.stem for path in cache.rglob("*.tar")}
+    return [entry.name for entry in Manifest.read(shards / MANIFEST).shards if entry.sha256 in files]
+
+
 def test_a_run_over_http_killed_and_resumed_is_the_curve_of_one_that_read_its_disk(shards, tmp_path):
     opened("train", *SHRUNK, f"data.shards={shards}", f"run.directory={tmp_path / 'disk'}")
     with nginx(shards, tmp_path / "nginx") as address:
@@ -64,9 +76,18 @@ def test_a_run_over_http_killed_and_resumed_is_the_curve_of_one_that_read_its_di
         assert killed.returncode == 1, output
         assert "Signal 9" in output
         assert max(losses(tmp_path / "http")) < 40 * BATCH
+        saved = max(int(path.name) for path in (tmp_path / "http" / "checkpoints").iterdir())
+        assert saved == 20 * BATCH
+        cached, asked = cached_shards(shards, tmp_path / "cache"), requests(tmp_path / "nginx")
+        assert cached
         resumed = start_on_ranks(2, "launch.train", *over_http)
         output, _ = resumed.communicate(timeout=200)
         assert resumed.returncode == 0, output
+        # It has gone on from there, with the shards that were here.
+        newest = max((tmp_path / "http").glob("events.*"), key=lambda path: path.stat().st_mtime)
+        assert min(losses(newest)) == saved + 2 * BATCH
+        again = requests(tmp_path / "nginx")[len(asked) :]
+        assert not [line for line in again for name in cached if f"/{name} " in line]
     expected = losses(tmp_path / "disk")
     assert len(expected) == 20
     assert losses(tmp_path / "http") == pytest.approx(expected, rel=1e-5)

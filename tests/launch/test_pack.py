@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +19,7 @@ from data_pipeline.stream import DataStream
 from tests.data_pipeline.lsun import lsun_images, make_lmdb
 from tests.data_pipeline.test_cifar import COUNTS, batch, records
 from tests.data_pipeline.test_idx import write as write_mnist
-from tests.launch.doors import opened
+from tests.launch.doors import ENVIRONMENT, ROOT, opened
 
 
 @pytest.fixture
@@ -116,6 +122,9 @@ def test_both_parts_of_a_set_are_verified_and_described(tmp_path):
     [
         (["verify", "nowhere"], "nowhere holds neither manifest.json nor *.tar"),
         (["out=x"], "source must be given"),
+        (["source=mnist", "path=.", "out=x", "shuffle=1"], "source=mnist takes no shuffle"),
+        (["source=digits", "out=x", "samples_per_shard=0"], "samples_per_shard must be at least 1, got 0"),
+        (["source=folder", "path=.", "out=x", "format=png"], "format=png needs a resolution"),
         (["source=tar", "path=.", "drop=txt", "out=x"], "drop must be a list of extensions"),
         (["source=folder", "out=x"], "source=folder needs path="),
         (["source=folder", "path=nowhere", "out=x"], "there is no folder nowhere"),
@@ -130,3 +139,67 @@ def test_both_parts_of_a_set_are_verified_and_described(tmp_path):
 )
 def test_bad_input_is_refused_by_name(arguments, said):
     assert said in opened("pack", *arguments, status=1)
+
+
+def test_what_is_damaged_is_packed_again(images, tmp_path):
+    shards = tmp_path / "shards"
+    command = ["source=folder", f"path={images}", f"out={shards}", "samples_per_shard=8", "shuffle=5"]
+    opened("pack", *command)
+    whole = {path.name: path.read_bytes() for path in shards.iterdir()}
+    (shards / "shard-000001.tar").unlink()
+    (shards / "shard-000002.tar").write_bytes(b"?" + whole["shard-000002.tar"][1:])
+    assert "(1 written, 2 were there)" in opened("pack", *command)
+    assert "(1 written, 2 were there)" in opened("pack", "action=repair", *command)
+    assert {path.name: path.read_bytes() for path in shards.iterdir()} == whole
+    preparation = json.loads(whole["manifest.json"])["preparation"]
+    assert (preparation["shuffle"], preparation["check"]) == (5, "decode")
+
+
+def test_a_folder_without_room_is_told_before_packing(images, tmp_path, monkeypatch):
+    from configs.packing import PackConfig
+    from data_pipeline.folder import Folder
+    from launch import pack
+
+    monkeypatch.setattr(pack.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1_000))
+    with pytest.raises(ValueError, match=r"has room for 1\.0 kB, and about .* kB are to be packed"):
+        pack.planned(PackConfig(), Folder(images), tmp_path / "not" / "there")
+
+
+def test_the_time_to_go_is_that_of_what_was_not_there(monkeypatch, capsys):
+    from launch import pack
+
+    clock = iter([0.0, 1.0, 2.0, 12.0])  # at the beginning, after each kept shard, after the first that is packed
+    monkeypatch.setattr(pack.time, "monotonic", lambda: next(clock))
+    with pack.shown("out", "img", 1_000) as progress:
+        for done in (1_000, 2_000, 2_500, 3_000):
+            progress(done, 12_000)
+    assert "100 img/s, about 0:01:30 to go" in capsys.readouterr().out
+
+
+INTERRUPTED = """
+import runpy, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what is started in the background inherits none
+sys.argv = ["launch/pack.py", *sys.argv[1:]]
+runpy.run_module("launch.pack", run_name="__main__", alter_sys=True)
+"""
+
+
+def test_packing_goes_on_after_ctrl_c(tmp_path):
+    command = ["source=photographs", "count=100000", "samples_per_shard=20", "workers=2", f"out={tmp_path}"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED, *command],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while not list(tmp_path.glob("train/*.tar")):
+        assert process.poll() is None
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (130, "stopped; the same command goes on from here\n")
+    assert not list(tmp_path.glob("train/*.partial"))
+    assert not (tmp_path / "train" / "packing.lock").exists()
