@@ -61,7 +61,7 @@ class Dataset:
                 f"set network.classes={len(named)}"
             )
         self._scale = (config.crop_scale[0], config.crop_scale[1])
-        self._reader = ShardReader(open_shard=shards.open_shard)
+        self._reader = ShardReader(shards.storage.most_open, shards.open_shard)
 
     def image(self, dataset_index: int, crop_word: int = 0, scale_word: int = 0) -> Square:
         """The image of one sample; the words (64 bits each) place and size a random crop.

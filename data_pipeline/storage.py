@@ -47,11 +47,13 @@ class Storage(ABC):
         shards: the place of each.
         entries: what each holds, as the manifest or its index says.
         manifest: where there is one.
+        most_open: how many files a reader keeps open.
     """
 
     shards: tuple[Place, ...]
     entries: tuple[ShardEntry, ...]
     manifest: Manifest | None
+    most_open: int = 64
 
     @abstractmethod
     def read_index(self, number: int) -> ShardIndex:

@@ -29,6 +29,9 @@ class RemoteShards(Storage):
         most: how many bytes of shards may be fetched ahead.
     """
 
+    # An open file takes disk space even when it has been evicted, and is evicted last although it has been read.
+    most_open = 4
+
     def __init__(
         self,
         files: Files,

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -127,6 +128,7 @@ def test_a_shard_without_an_index_is_downloaded_once_and_indexed(
         ("nowhere", r"manifest\.json is not there \(404 .*name the shards: .*/nowhere/shard-\{000000"),
         ("set/shard-{000003..000005}.tar", r"shard-000005\.tar is not there"),
         ("set/shard-{0.tar", "Unbalanced braces"),
+        ("{set,other}/", "a pattern must name tars, and a manifest stands alone"),
     ],
 )
 def test_a_name_of_nothing_is_refused(
@@ -195,6 +197,32 @@ def test_shards_are_fetched_before_they_are_needed(server: Server, config: DataC
         next(islice(batches, 9, None))
         until(lambda: len(server.asked) == 7)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("data")]
+
+
+def disk_use(cache: Path) -> int:
+    """The bytes that a cache takes, also of files that are open and have no name any more."""
+    sizes = {}
+    for file in [*cache.iterdir(), *Path("/proc/self/fd").iterdir()]:
+        with suppress(FileNotFoundError):  # closed or evicted meanwhile
+            if str(file.resolve()).startswith(str(cache)):
+                sizes[file.stat().st_ino] = file.stat().st_size
+    return sum(sizes.values())
+
+
+def test_what_has_been_read_makes_room_for_what_comes(
+    server: Server, config: DataConfig, number: Callable[..., dict[str, str | bytes]]
+) -> None:
+    write_shards(Numbered(number), server.folder / "many", samples_per_shard=1)  # type: ignore[arg-type]
+    size, cache = (server.folder / "many" / "shard-000000.tar").stat().st_size, Path(config.cache)
+    small = replace(config, shards=f"{server.url}/many", batch=1, window=2, prefetch=1, cache_bytes=9 * size)
+    used = []
+    with DataStream(small, SEED).open(0) as batches:
+        for _ in islice(batches, 30):
+            used.append(disk_use(cache))
+            time.sleep(0.005)
+    fetched = [path for _, path, _ in server.asked if path.endswith(".tar")]
+    assert len(fetched) <= 30 + 3
+    assert max(used) <= (9 + 5) * size
 
 
 def test_no_more_is_fetched_ahead_than_the_cache_holds(
@@ -278,11 +306,14 @@ def test_an_image_that_is_damaged_where_it_comes_from_is_named(server: Server, c
         take(replace(config, shards=f"{server.url}/set"), 10)
 
 
-def test_closing_does_not_wait_for_a_server(server: Server, config: DataConfig) -> None:
+@pytest.mark.parametrize("fault", [status(500), hang()])
+def test_closing_does_not_wait_for_a_server(
+    server: Server, config: DataConfig, fault: Callable[..., None]
+) -> None:
     config = replace(config, shards=f"{server.url}/set", window=1, timeout=30.0, retries=9)
     stream = DataStream(config, SEED)
     for number in range(5):
-        server.always[f"/set/shard-00000{number}.tar"] = status(500)
+        server.always[f"/set/shard-00000{number}.tar"] = fault
     started = time.monotonic()
     with stream.open(0) as batches:
         next(batches)
