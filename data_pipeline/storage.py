@@ -77,8 +77,11 @@ class Storage(ABC):
         """Whether a shard that could not be read is worth another try, as a copy of it has been thrown away."""
 
     @abstractmethod
-    def ahead(self, shards_ahead: Callable[[int], Iterable[int]], every: int) -> Ahead:
-        """What brings shards near; which are needed from a cursor on differs ``every`` so many positions."""
+    def ahead(self, shards_ahead: Callable[[int], Iterable[int]], every: int, readers: int = 1) -> Ahead:
+        """What brings shards near; which are needed from a cursor on differs ``every`` so many positions.
+
+        readers: how many ranks of this node read other shards than each other.
+        """
 
 
 def entry_of(index: ShardIndex) -> ShardEntry:
