@@ -133,7 +133,7 @@ class DataStream:
                     return
                 except UndecodableImage as error:
                     if self.config.on_error is not OnError.skip:
-                        raise
+                        raise UndecodableImage(f"{error} (data.on_error=skip goes on without it)") from error
                     reason = str(error)
                     if not isinstance(error.__cause__, Unreachable):  # which may be had later
                         self._undecodable[candidate] = reason
