@@ -340,19 +340,18 @@ def test_what_is_wrong_otherwise_is_not_asked_of_the_server(
 
 
 def test_a_damaged_class_is_fetched_again(server: Server, config: DataConfig) -> None:
-    remote = replace(config, shards=f"{server.url}/set", workers=0)
+    remote = replace(config, shards=f"{server.url}/set", workers=0, prefetch=1)
+    whole = take(remote, 10)
     with DataStream(remote, SEED).open(0) as batches:
-        whole = list(islice(batches, 5))
-    with DataStream(remote, SEED).open(0) as batches:
-        list(islice(batches, 5))
+        assert same(list(islice(batches, 5)), whole[:5])
+        batches._on_close()  # the open files are closed
         for file in Path(config.cache).glob("*.tar"):
             data = file.read_bytes()
-            for row in range(7):
-                data = data.replace(b"%d" % row + bytes(511), b"x" + bytes(511))
+            for digit in range(10):
+                data = data.replace(b"%d" % digit + bytes(511), b"x" + bytes(511))
             file.write_bytes(data)
-    stream = DataStream(remote, SEED)
-    with stream.open(0) as batches:
-        assert same(list(islice(batches, 5)), whole)
+        assert same(list(islice(batches, 5)), whole[5:])
+    assert all(len(server.ranges(f"/set/shard-00000{number}.tar")) == 2 for number in range(5))
 
 
 def test_a_shard_that_was_lost_is_asked_for_again_later(
