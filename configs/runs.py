@@ -45,6 +45,7 @@ FREE = (
     "data.workers",
     "data.prefetch",
     "data.decoder",  # which changes no pixel
+    "data.on_error",  # a run that met a bad image goes on with skip
     *CACHE,
     "sampler",
     "choices.sampler",

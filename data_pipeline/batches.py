@@ -48,9 +48,9 @@ class Batch:
 
 @dataclass(frozen=True)
 class Skip:
-    """An undecodable sample that was passed over, and why; the reason names shard, key and byte span."""
+    """At a stream position an undecodable sample was passed over; the reason names shard, key and byte span."""
 
-    dataset_index: int
+    position: int
     reason: str
 
 
@@ -87,7 +87,7 @@ class Batches:
 
     Attributes:
         waiting_seconds: how long the caller has waited for data so far.
-        skipped: how often an undecodable sample was passed over in the batches handed out.
+        skipped: of the batches handed out, at how many positions stands a substitute.
     """
 
     def __init__(
@@ -140,7 +140,11 @@ class Batches:
         return pending.batch(self._config.batch)
 
     def close(self) -> None:
-        """End the worker threads; each finishes at most the image it is decoding."""
+        """End the worker threads; each finishes at most the image it is decoding.
+
+        Who waits for a web server is told within a moment; while a connection is made, and of an object store,
+        within its time-out.
+        """
         self._closed.set()
         self._ahead.close()  # before the threads end: one may be waiting for a server
         if self._threads is not None:
@@ -171,7 +175,7 @@ class Batches:
         return work if self._threads is None else self._threads.submit(work).result
 
     def _report(self, skips: list[Skip]) -> None:
-        self.skipped += len(skips)
+        self.skipped += len({skip.position for skip in skips})
         for skip in skips:
             if skip.reason not in self._reported:  # of a shard that cannot be had, once
                 self._reported.add(skip.reason)

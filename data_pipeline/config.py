@@ -65,7 +65,8 @@ class DataConfig(DataSource):
         decoder: ``fast`` is the fastest library for each format, ``pillow`` is Pillow; the pixels are the same.
         workers: decoding threads per rank; 0 decodes in the caller's thread.
         prefetch: how many batches are loaded ahead.
-        on_error: ``raise`` or ``skip`` an undecodable image; what is skipped is counted and logged.
+        on_error: ``raise`` or ``skip`` an undecodable image, or one whose shard cannot be read; what is skipped is
+            counted and logged.
         cache: of remote shards: the folder where the processes of a node keep them, or the empty string for one
             of the user's own among the temporary files.
         cache_bytes: how much that folder holds at most; what was used least recently goes first.

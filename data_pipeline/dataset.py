@@ -19,7 +19,7 @@ from data_pipeline.decode import (
     decode_label,
     label_in_json,
 )
-from data_pipeline.decoders import Decode, examine
+from data_pipeline.decoders import Decode, Pixels, examine
 from data_pipeline.documents import Json
 from data_pipeline.index import Member, ShardIndex
 from data_pipeline.read import ShardReader
@@ -61,7 +61,7 @@ class Dataset:
                 f"set network.classes={len(named)}"
             )
         self._scale = (config.crop_scale[0], config.crop_scale[1])
-        self._reader = ShardReader(open_shard=shards.open_shard)
+        self._reader = ShardReader(shards.storage.most_open, shards.open_shard)
 
     def image(self, dataset_index: int, crop_word: int = 0, scale_word: int = 0) -> Square:
         """The image of one sample; the words (64 bits each) place and size a random crop.
@@ -80,58 +80,55 @@ class Dataset:
         Raises:
             UndecodableImage: no image, or over the limits; names shard, key and byte span. Or no shard can be had.
         """
-        shard, _ = self.shards.locate(dataset_index)
-        try:
-            try:
-                return self._encoded(_image_member(*self._locate(dataset_index)))
-            except ValueError:
-                if not self._repaired(self.shards.shards[shard]):
-                    raise
-            return self._encoded(_image_member(*self._locate(dataset_index)))
-        except Unreachable as error:
-            raise UndecodableImage(str(error)) from error
+        return self._mended(
+            self._place(dataset_index), lambda: self._encoded(_image_member(*self._locate(dataset_index)))
+        )
 
     def decode(self, image: Encoded, room: Square, crop_word: int, scale_word: int) -> None:
         """Put an image into ``room``, whose channels lie innermost in memory.
 
         Raises:
-            UndecodableImage: it is damaged; names shard, key and byte span.
+            UndecodableImage: it is damaged, or its shard is; names shard, key and byte span.
             ValueError: it does not fit the resolution; names the same.
         """
+        inner, member = room.transpose(1, 2, 0), image.member
+        pixels = self._mended(
+            member.shard,
+            lambda: _pixels(image, inner),
+            lambda: _pixels(self._encoded(member), inner),
+        )
+        if pixels is not inner:
+            self._fit(member, pixels.transpose(2, 0, 1), room, crop_word, scale_word)
+
+    def _mended(self, shard: Place, read: Callable[[], T], again: Callable[[], T] | None = None) -> T:
+        """What ``read`` gives, or what it gives once a damaged copy of a remote shard has been fetched again."""
         try:
             try:
-                return self._decode(image, room, crop_word, scale_word)
+                return read()
             except ValueError:
-                if not self._repaired(image.member.shard):
+                if not self.shards.repair(shard):
                     raise
-            return self._decode(self._encoded(image.member), room, crop_word, scale_word)
+            self._reader.forget(shard)
+            return (again or read)()
         except Unreachable as error:
             raise UndecodableImage(str(error)) from error
-
-    def _repaired(self, shard: Place) -> bool:
-        """Whether the copy of a remote shard was damaged, and so another one will be read from now on."""
-        if not self.shards.repair(shard):
-            return False
-        self._reader.forget(shard)
-        return True
 
     def _encoded(self, member: Member) -> Encoded:
         config = self.config
         try:
             self.limits.check_bytes(member.size)
-            data = self._reader.read(member)
+            data = self._bytes(member)
             return Encoded(member, examine(data, config.channels, self.limits, config.decoder))
+        except DamagedShard:
+            raise
         except UndecodableImage as error:
             raise UndecodableImage(f"{member}: {error}") from error
 
-    def _decode(self, image: Encoded, room: Square, crop_word: int, scale_word: int) -> None:
-        inner = room.transpose(1, 2, 0)
+    def _bytes(self, member: Member) -> bytes:
         try:
-            pixels = image.decode(inner)
-        except UndecodableImage as error:
-            raise UndecodableImage(f"{image.member}: {error}") from error
-        if pixels is not inner:
-            self._fit(image.member, pixels.transpose(2, 0, 1), room, crop_word, scale_word)
+            return self._reader.read(member)
+        except ValueError as error:
+            raise DamagedShard(str(error)) from error
 
     def _fit(self, member: Member, pixels: Channels, room: Square, crop_word: int, scale_word: int) -> None:
         config = self.config
@@ -144,8 +141,12 @@ class Dataset:
         """The class of one sample: its ``cls`` member, or else what its ``json`` member has under cls or label.
 
         Raises:
+            UndecodableImage: the shard is damaged or cannot be had.
             ValueError: no class, not a non-negative integer, or no class that is known; names shard and key.
         """
+        return self._mended(self._place(dataset_index), lambda: self._label(dataset_index))
+
+    def _label(self, dataset_index: int) -> int:
         index, row = self._locate(dataset_index)
         member, read = index.member(row, "cls"), decode_label
         if member is None:
@@ -167,7 +168,7 @@ class Dataset:
         Raises:
             ValueError: no such member, not JSON, or no text there; names shard and key.
         """
-        return self._read(self._json(dataset_index), caption_in_json)
+        return self._document(dataset_index, caption_in_json)
 
     def document(self, dataset_index: int) -> dict[str, Json]:
         """All that the ``json`` member of one sample says.
@@ -175,11 +176,20 @@ class Dataset:
         Raises:
             ValueError: no such member, or not one JSON object; names shard and key.
         """
-        return self._read(self._json(dataset_index), decode_json)
+        return self._document(dataset_index, decode_json)
+
+    def _document(self, dataset_index: int, decode: Callable[[bytes], T]) -> T:
+        return self._mended(self._place(dataset_index), lambda: self._read(self._json(dataset_index), decode))
+
+    def _place(self, dataset_index: int) -> Place:
+        return self.shards.shards[self.shards.locate(dataset_index)[0]]
 
     def _locate(self, dataset_index: int) -> tuple[ShardIndex, int]:
         shard, row = self.shards.locate(dataset_index)
-        return self.shards.index(shard), row
+        try:
+            return self.shards.index(shard), row
+        except ValueError as error:
+            raise DamagedShard(str(error)) from error
 
     def _json(self, dataset_index: int) -> Member:
         index, row = self._locate(dataset_index)
@@ -194,13 +204,26 @@ class Dataset:
     def _read(self, member: Member, decode: Callable[[bytes], T]) -> T:
         try:
             self.limits.check_document(member.size)
-            return decode(self._reader.read(member))
+            return decode(self._bytes(member))
+        except DamagedShard:
+            raise
         except ValueError as error:
             raise ValueError(f"{member}: {error}") from error
 
     def close(self) -> None:
         """Close the files; they are opened again when they are needed."""
         self._reader.close()
+
+
+class DamagedShard(UndecodableImage):
+    """A shard, or its index, that is not what it was when it was opened."""
+
+
+def _pixels(image: Encoded, room: Pixels) -> Pixels:
+    try:
+        return image.decode(room)
+    except UndecodableImage as error:
+        raise UndecodableImage(f"{image.member}: {error}") from error
 
 
 def _image_member(index: ShardIndex, row: int) -> Member:

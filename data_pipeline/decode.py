@@ -22,7 +22,7 @@ _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error,
 
 
 class UndecodableImage(ValueError):
-    """A sample without a usable image: damaged, of an unknown format, or over the limits."""
+    """A sample without a usable image: damaged, of an unknown format, over the limits, or in a lost shard."""
 
 
 @dataclass(frozen=True)

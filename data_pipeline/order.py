@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
+from itertools import chain
 
 import numpy as np
 from jaxtyping import Int64, UInt64
@@ -29,6 +30,7 @@ class Purpose(IntEnum):
     PREPARATION = 3
     SYNTHESIS = 4
     SHARDS = 5
+    SUBSTITUTES = 6
 
 
 def random_words(seed: int, purpose: Purpose, counter: int, count: int) -> UInt64[np.ndarray, " count"]:
@@ -152,15 +154,22 @@ class Order:
         return np.searchsorted(self._starts, samples, side="right") - 1
 
     def following(self, position: int) -> Iterator[int]:
-        """The other samples of a position's epoch, first those that its lane reads next: its substitutes.
+        """The other samples of a position's epoch, its substitutes, from a random one of the next window on.
 
-        The same for every rank and worker, so that a skipped sample leaves global batches aligned, and from the
-        shards that are being read anyway.
+        The same for every rank and worker, so that a skipped sample leaves global batches aligned. The shards of
+        the next window are wanted soon in any case, and a shard that is lost with all of a window has substitutes
+        there, not one sample for all of its own.
         """
         [(epoch, windows, _, spot)] = self._laid_out(np.array([position]))
-        for start in range(1, self.size, AT_ONCE):
-            steps = np.arange(start, min(start + AT_ONCE, self.size))
-            yield from self._samples_at(epoch, windows, (spot + steps) % self.size).tolist()
+        number = (int(windows.numbers(spot)[0]) + 1) % len(windows)
+        begin, end = windows.starts[number : number + 2].tolist()
+        word = int(random_words(self.seed, Purpose.SUBSTITUTES, position, 1)[0])
+        first = begin + word % (end - begin)
+        for start in chain((0,), range(1, self.size, AT_ONCE)):  # mostly one is enough
+            spots = (first + np.arange(start, min(start + AT_ONCE, self.size) if start else 1)) % self.size
+            others = spots[spots != spot]
+            if len(others):
+                yield from self._samples_at(epoch, windows, others).tolist()
 
     def shards_ahead(self, cursor: int, batch: int, rank: int, world: int, windows: int = 2) -> Iterator[int]:
         """The shards that a rank reads from a cursor on, each once, in the order in which it first needs them.

@@ -178,9 +178,12 @@ class LocalShards(Storage):
     def read_index(self, number: int) -> ShardIndex:
         shard = self.shards[number]
         assert isinstance(shard, Path)
-        if index_path(shard).is_file():
-            return ShardIndex.read(shard)
-        return self._unwritten.get(shard) or self._scanned(shard)
+        try:
+            if index_path(shard).is_file():
+                return ShardIndex.read(shard)
+            return self._unwritten.get(shard) or self._scanned(shard)
+        except FileNotFoundError as error:
+            raise Unreachable(f"shard {shard} is gone: copy or pack it again") from error
 
     def _scanned(self, shard: Path) -> ShardIndex:
         log.info("indexing %s, which has no index", shard)
@@ -203,7 +206,7 @@ class LocalShards(Storage):
     def repair(self, number: int) -> bool:
         return False
 
-    def ahead(self, shards_ahead: Callable[[int], Iterable[int]], every: int) -> Ahead:
+    def ahead(self, shards_ahead: Callable[[int], Iterable[int]], every: int, readers: int = 1) -> Ahead:
         return Nothing()
 
 

@@ -47,11 +47,13 @@ class Storage(ABC):
         shards: the place of each.
         entries: what each holds, as the manifest or its index says.
         manifest: where there is one.
+        most_open: how many files a reader keeps open.
     """
 
     shards: tuple[Place, ...]
     entries: tuple[ShardEntry, ...]
     manifest: Manifest | None
+    most_open: int = 64
 
     @abstractmethod
     def read_index(self, number: int) -> ShardIndex:
@@ -75,8 +77,11 @@ class Storage(ABC):
         """Whether a shard that could not be read is worth another try, as a copy of it has been thrown away."""
 
     @abstractmethod
-    def ahead(self, shards_ahead: Callable[[int], Iterable[int]], every: int) -> Ahead:
-        """What brings shards near; which are needed from a cursor on differs ``every`` so many positions."""
+    def ahead(self, shards_ahead: Callable[[int], Iterable[int]], every: int, readers: int = 1) -> Ahead:
+        """What brings shards near; which are needed from a cursor on differs ``every`` so many positions.
+
+        readers: how many ranks of this node read other shards than each other.
+        """
 
 
 def entry_of(index: ShardIndex) -> ShardEntry:

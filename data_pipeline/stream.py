@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from functools import partial
 from itertools import chain
@@ -16,13 +17,21 @@ from data_pipeline.decode import UndecodableImage
 from data_pipeline.order import Order, augmentation_words, check_micro_batches
 from data_pipeline.room import Room, Rooms
 from data_pipeline.shards import ShardSet
-from data_pipeline.transforms import Square, mirror
+from data_pipeline.storage import Unreachable
+from data_pipeline.transforms import mirror
 
 # Images are read ahead of their decoding, some at once: right after a decode, which fills the processor's caches,
 # every line of Python costs several times as much.
 READ_TOGETHER = 16
 
 __all__ = ["Batch", "Batches", "DataConfig", "DataStream", "OnError"]
+
+
+def readers_of_node(lanes: int, world: int) -> int:
+    """How many ranks of this node read other shards than each other: no more than lanes begin there."""
+    stated = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("SLURM_NTASKS_PER_NODE") or "1"
+    ranks = max(1, min(int(stated), world))
+    return min(ranks, -(-ranks * lanes // world))
 
 
 class DataStream:
@@ -70,6 +79,7 @@ class DataStream:
         ahead = self.shards.storage.ahead(
             partial(self._order.shards_ahead, batch=self.config.batch, rank=rank, world=world),
             every=max(self.config.batch, self._window_size() // 4),
+            readers=readers_of_node(self.config.lanes, world),
         )
         return Batches(self.config, self._load, share, cursor, ahead, self._dataset.close, pinned)
 
@@ -92,13 +102,9 @@ class DataStream:
                 break
             flip_word, *crop_words, _ = words[slot]
             image = room.images[slot]
-            sample = self._decode(image, position, sample, encoded.pop(0), crop_words, skips)
+            self._fill(room.part(slot, slot + 1), position, sample, encoded.pop(0), crop_words, skips)
             if self.config.flip and flip_word >> 63:
                 mirror(image)
-            if room.labels is not None:
-                room.labels[slot] = self._dataset.label(sample)
-            if room.captions is not None:
-                room.captions[slot] = self._dataset.caption(sample)
         return skips
 
     def _read(self, sample: int) -> Encoded | None:
@@ -108,26 +114,35 @@ class DataStream:
         except UndecodableImage:
             return None
 
-    def _decode(
+    def _fill(
         self,
-        image: Square,
+        room: Room,
         position: int,
         sample: int,
         encoded: Encoded | None,
         crop_words: list[int],
         skips: list[Skip],
-    ) -> int:
-        """Put a sample, or the first of its substitutes that decodes, into ``image``; returns which one it is."""
+    ) -> None:
+        """Put a sample, or the first of its substitutes that can be read, into the one row of ``room``."""
         for candidate in chain((sample,), self._order.following(position)):
             reason = self._undecodable.get(candidate)
             if reason is None:
                 try:
-                    self._dataset.decode(encoded or self._dataset.read(candidate), image, *crop_words)
-                    return candidate
+                    self._dataset.decode(encoded or self._dataset.read(candidate), room.images[0], *crop_words)
+                    self._annotate(room, candidate)
+                    return
                 except UndecodableImage as error:
                     if self.config.on_error is not OnError.skip:
-                        raise
-                    reason = self._undecodable[candidate] = str(error)
+                        raise UndecodableImage(f"{error} (data.on_error=skip goes on without it)") from error
+                    reason = str(error)
+                    if not isinstance(error.__cause__, Unreachable):  # which may be had later
+                        self._undecodable[candidate] = reason
             encoded = None
-            skips.append(Skip(candidate, reason))
+            skips.append(Skip(position, reason))
         raise ValueError(f"data.shards={self.config.shards}: no sample can be decoded, as {reason}")
+
+    def _annotate(self, room: Room, sample: int) -> None:
+        if room.labels is not None:
+            room.labels[0] = self._dataset.label(sample)
+        if room.captions is not None:
+            room.captions[0] = self._dataset.caption(sample)

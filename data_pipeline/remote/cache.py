@@ -15,7 +15,7 @@ from pathlib import Path
 from data_pipeline.remote.access import Access
 from data_pipeline.remote.part import PART, Part, sha256_of
 from data_pipeline.remote.room import Room, free_bytes, private_folder
-from data_pipeline.remote.transfer import Stopped
+from data_pipeline.remote.transfer import Altered, Stopped
 from data_pipeline.storage import Unreachable
 
 log = logging.getLogger(__name__)
@@ -147,7 +147,7 @@ class Cache:
             if last:
                 break
             log.warning("fetching %s again: it came with another checksum", wanted.source)
-        raise Unreachable(
+        raise Altered(
             f"{wanted.source} has sha256 {found}, and {wanted.sha256} is expected: publish the shard and its "
             "manifest or index again, as they were packed"
         )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
+from io import BufferedReader
 
 from data_pipeline.index import ShardIndex, scan_open_tar
 from data_pipeline.remote.access import Access
@@ -70,17 +72,25 @@ class Files:
             ValueError: the server's is no index, or the shard is no tar.
         """
 
-        def fill(part: Part) -> None:
-            try:
-                data = self.document(shard.url.with_suffix(".json"), stopped)
-            except Missing:
-                data = self._scanned(shard, stopped).to_bytes()
-            part.restart("")
-            part.write(data)
+        try:
+            data = self._kept(shard, lambda: self._published(shard, stopped), stopped)
+        except _Unpublished:
+            # The shard is here before the index is claimed: who waits for the index sees nothing grow.
+            with open(self.open(shard, stopped), "rb") as tar:
+                data = self._kept(shard, lambda: _scanned(shard, tar), stopped)
+        return ShardIndex.parse(shard.url, data)
 
-        with open(self._cache.open(shard.index, fill, stopped), "rb") as file:
-            file.seek(0)
-            return ShardIndex.parse(shard.url, file.read())
+    def refresh_index(self, shard: RemoteShard, stopped: threading.Event) -> bool:
+        """Throw the index in the cache away if the server's, or that of the shard itself, is another by now."""
+        try:
+            new = self._published(shard, stopped)
+        except _Unpublished:
+            with open(self.open(shard, stopped), "rb") as tar:
+                new = _scanned(shard, tar)
+        differs = self._kept(shard, lambda: new, stopped) != new
+        if differs:
+            self.drop_index(shard)
+        return differs
 
     def drop_index(self, shard: RemoteShard) -> None:
         """Throw the index in the cache away."""
@@ -90,11 +100,23 @@ class Files:
         """Throw the shard in the cache away if its checksum is wrong by now; True if it was or is gone."""
         return self._cache.drop(shard.tar)
 
-    def _scanned(self, shard: RemoteShard, stopped: threading.Event) -> ShardIndex:
-        log.info("indexing %s, which has no index", shard.url)
-        with open(self.open(shard, stopped), "rb") as file:
+    def _kept(self, shard: RemoteShard, make: Callable[[], bytes], stopped: threading.Event) -> bytes:
+        """The bytes of the index in the cache, which are made if there are none."""
+
+        def fill(part: Part) -> None:
+            data = make()
+            part.restart("")
+            part.write(data)
+
+        with open(self._cache.open(shard.index, fill, stopped), "rb") as file:
             file.seek(0)
-            return scan_open_tar(file, shard.url)
+            return file.read()
+
+    def _published(self, shard: RemoteShard, stopped: threading.Event) -> bytes:
+        try:
+            return self.document(shard.url.with_suffix(".json"), stopped)
+        except Missing as error:
+            raise _Unpublished(str(error)) from error
 
     def _from(self, url: Url) -> Transfer:
         kind = "http" if url.scheme == "https" else url.scheme
@@ -102,6 +124,16 @@ class Files:
             if kind not in self._transfers:
                 self._transfers[kind] = Transfer(_transport(kind, self._access), self._access)
             return self._transfers[kind]
+
+
+class _Unpublished(Exception):
+    """The server has no index beside the shard. Not ``Unreachable``, which those who wait would share."""
+
+
+def _scanned(shard: RemoteShard, tar: BufferedReader) -> bytes:
+    log.info("indexing %s, which has no index", shard.url)
+    tar.seek(0)
+    return scan_open_tar(tar, shard.url).to_bytes()
 
 
 def _transport(kind: str, access: Access) -> Transport:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import email.utils
 import re
+import socket
 import ssl
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError, LocationValueError, SSLError
 
 from data_pipeline.remote.access import Access
@@ -24,7 +28,32 @@ REDIRECTS = {301, 302, 303, 307, 308}
 TRANSIENT = {408, 425, 429}  # besides 5xx
 MISSING = {404, 410}
 LEADS_TO = {"http": ("http", "https"), "https": ("https",)}
+_TALKING: dict[int, socket.socket] = {}  # the connection on which each thread asks
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+
+
+class _Plain(HTTPConnection):
+    """A connection that another thread can shut."""
+
+    def request(self, *arguments: Any, **options: Any) -> None:
+        super().request(*arguments, **options)
+        _TALKING[threading.get_ident()] = self.sock
+
+
+class _Secure(HTTPSConnection):
+    """The same by TLS."""
+
+    def request(self, *arguments: Any, **options: Any) -> None:
+        super().request(*arguments, **options)
+        _TALKING[threading.get_ident()] = self.sock
+
+
+class _PlainPool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _Plain
+
+
+class _SecurePool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _Secure
 
 
 class Http(Transport):
@@ -38,6 +67,7 @@ class Http(Transport):
             timeout=urllib3.Timeout(connect=access.timeout, read=access.timeout),
             headers={"User-Agent": "quasistatic", "Accept-Encoding": "identity"},
         )
+        self._pool.pool_classes_by_scheme = {"http": _PlainPool, "https": _SecurePool}
 
     def facts(self, url: Url) -> Facts:
         with self._answer("HEAD", url, {}) as response:
@@ -50,6 +80,8 @@ class Http(Transport):
             headers["If-Range"] = validator
         with self._answer("GET", url, headers) as response:
             if response.status == 416:  # the file has become shorter
+                if not start:
+                    raise Transient("416 without a range that was asked for")
                 with self.open(url, 0, "") as body:
                     yield body
             elif response.status == 206:
@@ -60,6 +92,12 @@ class Http(Transport):
             else:
                 total = _length(response.headers.get("Content-Length"))
                 yield Body(0, _facts(response, total), _pieces(response))
+
+    def interrupt(self, thread: int) -> None:
+        connection = _TALKING.get(thread)
+        if connection is not None:
+            with suppress(OSError):  # it has been closed meanwhile
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)  # also of TLS, without its farewell
 
     @contextmanager
     def _answer(self, method: str, url: Url, headers: dict[str, str]) -> Iterator[urllib3.BaseHTTPResponse]:
@@ -82,6 +120,7 @@ class Http(Transport):
                     return
                 address = _led_to(url, address, response.headers.get("Location", ""))
             finally:
+                _TALKING.pop(threading.get_ident(), None)
                 response.close()
         raise Unreachable(f"{url} leads on more than {MOST_REDIRECTS} times: a loop of redirects")
 
@@ -107,8 +146,11 @@ def _brief(error: HTTPError) -> str:
 
 
 def _led_to(url: Url, address: str, location: str) -> str:
-    target = urljoin(address, location)
-    here, there = urlsplit(address).scheme.lower(), urlsplit(target).scheme.lower()
+    try:
+        target = urljoin(address, location)
+        here, there = urlsplit(address).scheme.lower(), urlsplit(target).scheme.lower()
+    except ValueError as error:
+        raise Unreachable(f"{url} leads to {location!r:.80}, which is no address ({error})") from error
     if not location or there not in LEADS_TO[here]:
         raise Unreachable(
             f"{url} leads from {here}:// to {there if location else 'nowhere'}://, which is not followed: name "
@@ -132,10 +174,13 @@ def _check(response: urllib3.BaseHTTPResponse, url: Url) -> None:
 
 def _wish(value: str) -> float:
     """Seconds to wait that a Retry-After header asks for, as a number or a date."""
-    if value.strip().isdigit():
+    value = value.strip()
+    if value.isascii() and value.isdecimal():
         return float(value)
-    date = email.utils.parsedate_to_datetime(value) if email.utils.parsedate(value) else None
-    return max(0.0, date.timestamp() - time.time()) if date else 0.0
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+    except (ValueError, OverflowError):
+        return 0.0  # neither
 
 
 def _facts(response: urllib3.BaseHTTPResponse, total: int | None) -> Facts:
@@ -145,7 +190,7 @@ def _facts(response: urllib3.BaseHTTPResponse, total: int | None) -> Facts:
 
 
 def _length(value: str | None) -> int | None:
-    return int(value) if value is not None and value.isdigit() else None
+    return int(value) if value is not None and value.isascii() and value.isdecimal() and len(value) < 20 else None
 
 
 def _pieces(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:

@@ -38,6 +38,8 @@ def open_remote(spec: str, access: Access) -> RemoteShards:
         urls = [Url.parse(text) for text in braceexpand(spec)]
     except ValueError as error:
         raise ValueError(f"data.shards={spec}: {error}") from error
+    if len(urls) > 1 and not all(url.name.endswith(".tar") for url in urls):
+        raise ValueError(f"data.shards={spec}: a pattern must name tars, and a manifest stands alone")
     files, closed = Files(access), threading.Event()
     if len(urls) == 1 and not urls[0].name.endswith(".tar"):
         return _of_manifest(urls[0], access, files, closed)

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -82,7 +83,8 @@ class Part:
 
     def fail(self, failure: str) -> None:
         """Note why the file cannot be finished, for those who have waited for it."""
-        self._write(replace(self.note, failure=failure, failed_at=time.time()))
+        with suppress(OSError):  # of a full disk: then they find out by themselves
+            self._write(replace(self.note, failure=failure, failed_at=time.time()))
 
     def sha256(self) -> str:
         return sha256_of(self._open)
@@ -114,7 +116,12 @@ class Part:
     def _write(self, note: Note) -> None:
         if note != self.note:
             self.note = note
-            self.path.with_suffix(NOTE).write_text(json.dumps(asdict(note)))
+            new = self.path.with_suffix(f"{NOTE}.new")  # of one claim at a time, so that the name may be fixed
+            try:
+                new.write_text(json.dumps(asdict(note)))
+                os.replace(new, self.path.with_suffix(NOTE))
+            finally:
+                new.unlink(missing_ok=True)
 
 
 def lock(descriptor: int, kind: int) -> bool:

@@ -25,7 +25,8 @@ class Prefetcher(Ahead):
         fetch: brings one shard near.
         shards_ahead: the shards needed from a cursor on, soonest first.
         every: after how many positions it is worth asking again.
-        sizes: of the shards in bytes. most: how many bytes of them may be fetched ahead together.
+        sizes: of the shards in bytes. most: how many bytes of them may be fetched ahead together: this rank's
+            part of the cache.
         on_close: called when it stops.
     """
 
@@ -105,8 +106,8 @@ class Prefetcher(Ahead):
         if not self._warned:
             self._warned = True
             log.warning(
-                "data.cache_bytes=%d holds fewer shards than this rank alone reads in two windows, so some are "
-                "fetched again and again: raise it, or lower data.window (0: all of a lane) or raise data.lanes",
+                "this rank's part of data.cache_bytes, %d, holds fewer shards than it reads in two windows, so "
+                "some are fetched again and again: raise it, lower data.window or raise data.lanes",
                 self._most,
             )
 

@@ -49,6 +49,9 @@ class Store(Transport):
             start = 0
         yield Body(start, facts, self._pieces(url, start, facts))
 
+    def interrupt(self, thread: int) -> None:
+        """Not possible: fsspec's own thread waits, and each of its calls has a time-out as a whole."""
+
     def _pieces(self, url: Url, start: int, facts: Facts) -> Iterator[bytes]:
         assert facts.total is not None
         for offset in range(start, facts.total, PIECE):

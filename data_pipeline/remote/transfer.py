@@ -9,7 +9,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -19,11 +19,16 @@ from data_pipeline.storage import Unreachable
 
 LONGEST_PAUSE = 30.0  # seconds of back-off
 LONGEST_WISH = 60.0  # seconds that a server's Retry-After is honoured for
+WATCH = 0.1  # seconds between two looks at a server that holds a thread
 T = TypeVar("T")
 
 
 class Missing(Unreachable):
     """The server says that there is no such file."""
+
+
+class Altered(Unreachable):
+    """The server has other bytes than the manifest or the index says."""
 
 
 class Stopped(OSError):
@@ -58,7 +63,7 @@ class Body:
 class Transport(ABC):
     """One kind of server. Thread-safe.
 
-    Both methods raise ``Transient`` where another try may help, and ``Unreachable`` where none will.
+    The first two methods raise ``Transient`` where another try may help, and ``Unreachable`` where none will.
     """
 
     @abstractmethod
@@ -68,6 +73,10 @@ class Transport(ABC):
     @abstractmethod
     def open(self, url: Url, start: int, validator: str) -> AbstractContextManager[Body]:
         """The file from byte ``start`` on, or from 0 where it is no longer the one of the ``validator``."""
+
+    @abstractmethod
+    def interrupt(self, thread: int) -> None:
+        """Make what this thread waits for fail, if that can be done."""
 
 
 class Sink(Protocol):
@@ -113,7 +122,7 @@ class Transfer:
         Raises:
             Unreachable: it cannot be had; Missing where the server says that there is none.
         """
-        return _Tries(url, self._access, stopped).until_done(lambda: self._transport.facts(url), Memory())
+        return self._tries(url, stopped).until_done(lambda: self._transport.facts(url), Memory())
 
     def read(self, url: Url, most: int, stopped: threading.Event) -> bytes:
         """A small file of at most ``most`` bytes.
@@ -134,18 +143,21 @@ class Transfer:
             Unreachable: it cannot be had, or has another length; says how often it was tried.
             Stopped: the event was set.
         """
-        tries = _Tries(url, self._access, stopped)
+        tries = self._tries(url, stopped)
         if size is None or sink.size != size:
             tries.until_done(lambda: self._once(url, sink, size, tries, most), sink)
+
+    def _tries(self, url: Url, stopped: threading.Event) -> _Tries:
+        return _Tries(url, self._access, stopped, self._transport.interrupt)
 
     def _once(self, url: Url, sink: Sink, size: int | None, tries: _Tries, most: int | None) -> None:
         # Without a validator nobody knows whether the bytes that follow are of the same file.
         with self._transport.open(url, sink.size if sink.validator else 0, sink.validator) as body:
             total = body.facts.total
             if size is not None and total not in (None, size):
-                raise Unreachable(
-                    f"{url} has {total} bytes, and {size} are expected: publish the shard and its manifest or "
-                    "index again, as they were packed"
+                raise tries.once_more(
+                    f"has {total} bytes, and {size} are expected: publish the shard and its manifest or index "
+                    "again, as they were packed"
                 )
             if body.start == 0:
                 sink.restart(body.facts.validator)
@@ -158,6 +170,7 @@ class Transfer:
                     raise Unreachable(f"{url} sends more than the {bound} bytes that it may have")
                 sink.write(piece)
                 tries.check(sink.size)
+        tries.check(sink.size)  # an end that was made by an interruption is none
         whole = total if size is None else size
         if whole is not None and sink.size < whole:
             raise Transient(f"the connection was closed after {sink.size} of {whole} bytes")
@@ -166,8 +179,11 @@ class Transfer:
 class _Tries:
     """One file's tries: how many, for how long, and what became of them."""
 
-    def __init__(self, url: Url, access: Access, stopped: threading.Event) -> None:
-        self._url, self._access, self._stopped = url, access, stopped
+    def __init__(
+        self, url: Url, access: Access, stopped: threading.Event, interrupt: Callable[[int], None]
+    ) -> None:
+        self._url, self._access, self._stopped, self._interrupt = url, access, stopped, interrupt
+        self._interrupted = False
         self._began, self._furthest, self._in_vain = time.monotonic(), 0, 0
         self._reasons: Counter[str] = Counter()
 
@@ -176,7 +192,8 @@ class _Tries:
         self._furthest = sink.size
         while True:
             try:
-                return attempt()
+                with self._watched(sink):
+                    return attempt()
             except Transient as error:
                 self._in_vain = 0 if sink.size > self._furthest else self._in_vain + 1
                 self._furthest = max(self._furthest, sink.size)
@@ -187,10 +204,41 @@ class _Tries:
         """Raises Unreachable where the file has taken too long, and Stopped where nobody wants it any more."""
         if self._stopped.is_set():
             raise Stopped(f"{self._url} was on its way when the stream was closed")
-        if time.monotonic() - self._began > self._access.seconds(max(received, self._furthest)):
+        if self._interrupted or self._is_late(received):
             raise self._given_up(f"fewer than {LEAST_RATE} bytes a second came, for long")
 
+    def once_more(self, why: str) -> Exception:
+        """The error of an answer that is believed when it comes again."""
+        return Altered(f"{self._url} {why}") if self._reasons[why] else Transient(why)
+
+    @contextmanager
+    def _watched(self, sink: Sink) -> Iterator[None]:
+        """Interrupts this thread when the time is over or nobody wants the file any more.
+
+        A time-out counts from byte to byte, so that a server which trickles its headers would hold it for ever.
+        """
+        thread, done = threading.get_ident(), threading.Event()
+
+        def watch() -> None:
+            while not done.wait(WATCH):
+                if self._stopped.is_set() or self._is_late(sink.size):
+                    self._interrupted = True
+                    self._interrupt(thread)
+
+        watcher = threading.Thread(target=watch, name="data-watch", daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            done.set()
+            watcher.join()
+
+    def _is_late(self, received: int) -> bool:
+        return time.monotonic() - self._began > self._access.seconds(max(received, self._furthest))
+
     def _wait(self, error: Transient) -> None:
+        if self._interrupted:
+            self.check(self._furthest)
         if self._in_vain > self._access.retries:
             raise self._given_up("") from error
         pause = min(LONGEST_PAUSE, self._access.pause * 2.0 ** max(0, self._in_vain - 1)) * random.uniform(0.5, 1)

@@ -85,6 +85,19 @@ def test_a_damaged_shard_is_named(packed: Path, harm: Callable[[Path], None], me
         epoch(DataStream(config(packed, workers=2), seed=0))
 
 
+@pytest.mark.parametrize(
+    "harm",
+    [cut, flip_header, flip_image, Path.unlink, lambda shard: index_path(shard).write_text("x")],
+)
+def test_damage_that_comes_while_streaming_is_skipped(packed: Path, harm: Callable[[Path], None]) -> None:
+    stream = DataStream(config(packed, on_error=OnError.skip), seed=0)
+    harm(packed / SECOND)
+    seen = torch.cat(epoch(stream))[:, 0, 0, 0].tolist()
+    bad = {10} if harm in (flip_header, flip_image) else set(range(8, 14) if harm is cut else range(7, 14))
+    assert not bad & set(seen)
+    assert len(seen) == 40
+
+
 def test_a_missing_index_is_built_again(packed: Path) -> None:
     expected = epoch(DataStream(config(packed), seed=0))
     for index in packed.glob("shard-*.json"):

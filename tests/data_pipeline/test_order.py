@@ -124,9 +124,24 @@ def test_samples_cross_epochs(seed: int, size: int, start: int, count: int) -> N
     assert Order(seed, [size]).samples(np.arange(start, start + count)).tolist() == endless[start : start + count]
 
 
-def test_following_wraps_within_the_epoch() -> None:
-    epoch = epoch_order(9, 2, 6).tolist()
-    assert list(Order(9, [6]).following(2 * 6 + 4)) == [epoch[5], *epoch[:4]]
+def test_following_goes_once_round_the_epoch_from_a_random_place() -> None:
+    epoch, order = epoch_order(9, 2, 40).tolist(), Order(9, [40])
+    firsts = set()
+    for place in range(40):
+        found = list(order.following(2 * 40 + place))
+        start = epoch.index(found[0])
+        assert found == [sample for sample in epoch[start:] + epoch[:start] if sample != epoch[place]]
+        firsts.add(found[0])
+    assert len(firsts) > 15
+
+
+def test_what_follows_a_lost_shard_is_many_samples_of_the_next() -> None:
+    order = Order(0, [500] * 20, window=1)
+    samples = order.samples(np.arange(1000))
+    lost, after = order.shards(samples[[0, 500]]).tolist()
+    firsts = [next(iter(order.following(position))) for position in range(500)]
+    assert set(order.shards(np.array(firsts)).tolist()) == {after} != {lost}
+    assert len(set(firsts)) > 250  # of independent draws, 316
 
 
 def test_only_two_epochs_of_one_window_are_kept() -> None:

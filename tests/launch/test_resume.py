@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from configs.runs import flat
 from tests.launch.doors import SMALL, checkpoint_bytes, opened, start
 
 
@@ -73,3 +74,9 @@ def test_a_finished_run_is_left_as_it_is(digits, tmp_path):
     before = checkpoint_bytes(tmp_path)
     assert "finished" in opened("train", *arguments(digits, tmp_path, "run.images=64"))
     assert checkpoint_bytes(tmp_path) == before
+
+
+def test_what_changes_no_sample_of_a_whole_set_is_free():
+    """A run that stopped at a bad image goes on with on_error=skip."""
+    old, new = {"on_error": "raise", "decoder": "fast"}, {"on_error": "skip", "decoder": "pillow"}
+    assert flat({"data": old}) == flat({"data": new}) == {}

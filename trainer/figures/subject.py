@@ -90,6 +90,6 @@ class Subject:
     def yardstick(self) -> Yardstick | None:
         """The features of a classifier of the run's data, where that has classes."""
         data = self.run.data
-        if not (isinstance(data, DataConfig) and has_classes(data.shards)):
+        if not (isinstance(data, DataConfig) and has_classes(data)):
             return None
         return Yardstick.of(LabelledImages.read(data, data.shards))

@@ -59,11 +59,16 @@ def read_labels(config: DataConfig, shards: str) -> Int64[Tensor, " N"]:
     return torch.tensor(labels)
 
 
-def has_classes(shards: str) -> bool:
-    """Whether the first sample of some shards has a class."""
-    opened = ShardSet.open(shards)
-    shard, row = opened.locate(0)
-    return opened.index(shard).member(row, "cls") is not None
+def has_classes(config: DataConfig) -> bool:
+    """Whether the first sample of the shards has a class."""
+    dataset = Dataset(ShardSet.open(config.shards, config.access), config)
+    try:
+        dataset.label(0)
+    except ValueError:
+        return False
+    finally:
+        dataset.close()
+    return True
 
 
 @dataclass(frozen=True)

@@ -154,6 +154,17 @@ def trickle(seconds: float) -> Fault:
     return fault
 
 
+def trickle_head(seconds: float) -> Fault:
+    """A header that never ends."""
+
+    def fault(request: Handler, data: bytes, start: int) -> None:
+        request.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
+        while not request.server.released.wait(seconds):
+            request.wfile.write(b"a")
+
+    return fault
+
+
 def instead(other: bytes) -> Fault:
     """Other bytes come."""
     return lambda request, data, start: request.answer(200, other, {"ETag": tag(other)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import multiprocessing
 import os
@@ -210,6 +211,20 @@ def test_who_waited_shares_the_failure_and_who_comes_later_tries_again(access: A
         assert set(threads.map(fetch, range(8))) == {"the server is on fire"}
     assert calls == [0]
     assert read(cache, 0) == DATA[0]
+
+
+def test_a_note_that_cannot_be_written_hides_no_failure(access: Access, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = Cache(access)
+
+    def failing(part: Part) -> None:
+        monkeypatch.setattr(Path, "write_text", full)
+        raise Unreachable("the server is on fire")
+
+    def full(path: Path, text: str) -> None:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    with pytest.raises(Unreachable, match="the server is on fire"):
+        cache.open(wanted(0), failing, NEVER)
 
 
 def test_parts_that_nobody_finishes_are_removed_in_the_end(access: Access) -> None:

@@ -29,6 +29,7 @@ from tests.data_pipeline.remote.server import (
     shifted,
     status,
     trickle,
+    trickle_head,
     whole,
     without_validator,
 )
@@ -64,6 +65,9 @@ RECOVERED = {
     "progress is no failure": [cut(30_000)] * 8,
     "range ignored": [cut(100_000), whole],
     "no validator": [without_validator],
+    "no date": [status(503, Retry_After="Mon, 99 Jan 2024 00:00:00 GMT")],
+    "no number": [status(503, Retry_After="\xb2")],
+    "another length once": [instead(DATA[:1000])],
     "another range": [cut(100_000), shifted],
     "a range of another file": [cut(100_000), of_another],
     "an unknown range": [cut(100_000), status(206)],
@@ -126,6 +130,9 @@ def test_a_server_that_asks_to_wait_for_long_is_given_up(transfer: Transfer, ser
 FINAL = {
     "500": (status(500), r"4 tries failed in .* s \(4 x 500 Internal Server Error\): look after the server"),
     "hanging": (hang(), r"4 tries failed in .*4 x ReadTimeoutError.*data\.timeout=0\.3 and data\.retries=3"),
+    "trickling its head": (trickle_head(0.02), "fewer than 65536 bytes a second came"),
+    "416 without a range": (status(416), "416 without a range"),
+    "to no address": (redirect("http://[x/"), r"leads to 'http://\[x/', which is no address"),
     "trickling": (trickle(0.02), "fewer than 65536 bytes a second came"),
     "shorter": (instead(DATA[:1000]), r"a\.tar has 1000 bytes, and 300000 are expected: publish"),
     "longer": (instead(DATA + b"x"), r"a\.tar has 300001 bytes, and 300000 are expected"),
@@ -221,9 +228,10 @@ def test_facts_are_the_length_and_the_tag(transfer: Transfer, server: Server, ur
     assert transfer.facts(url, threading.Event()).validator == "Sat, 21 Nov 2026 16:00:00 GMT"
 
 
-def test_who_waits_can_be_stopped(access: Access, server: Server, url: Url) -> None:
+@pytest.mark.parametrize("fault", [status(500), hang(), hang(1000), trickle_head(0.02)])
+def test_who_waits_can_be_stopped(access: Access, server: Server, url: Url, fault: Fault) -> None:
     patient = replace(access, timeout=30, pause=30)
-    server.always[PATH] = status(500)
+    server.always[PATH] = fault
     stopped = threading.Event()
     threading.Timer(0.1, stopped.set).start()
     started = time.monotonic()

@@ -9,7 +9,8 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -19,16 +20,20 @@ import numpy as np
 import pytest
 import torch
 
+from data_pipeline import dataset
 from data_pipeline.config import DataConfig, OnError
+from data_pipeline.dataset import Encoded
 from data_pipeline.decode import UndecodableImage
 from data_pipeline.index import index_path, scan_tar
 from data_pipeline.manifest import MANIFEST
 from data_pipeline.remote.access import Access
+from data_pipeline.remote.shards import AGAIN
 from data_pipeline.shards import ShardSet
 from data_pipeline.storage import Unreachable
-from data_pipeline.stream import Batch, DataStream
+from data_pipeline.stream import Batch, DataStream, readers_of_node
 from data_pipeline.write import write_shards
-from tests.data_pipeline.remote.server import Server, hang, instead, status
+from tests.data_pipeline.remote.server import Handler, Server, hang, instead, status, tag
+from tests.data_pipeline.test_index import write_tar
 
 SEED = 3
 
@@ -127,6 +132,7 @@ def test_a_shard_without_an_index_is_downloaded_once_and_indexed(
         ("nowhere", r"manifest\.json is not there \(404 .*name the shards: .*/nowhere/shard-\{000000"),
         ("set/shard-{000003..000005}.tar", r"shard-000005\.tar is not there"),
         ("set/shard-{0.tar", "Unbalanced braces"),
+        ("{set,other}/", "a pattern must name tars, and a manifest stands alone"),
     ],
 )
 def test_a_name_of_nothing_is_refused(
@@ -197,6 +203,32 @@ def test_shards_are_fetched_before_they_are_needed(server: Server, config: DataC
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("data")]
 
 
+def disk_use(cache: Path) -> int:
+    """The bytes that a cache takes, also of files that are open and have no name any more."""
+    sizes = {}
+    for file in [*cache.iterdir(), *Path("/proc/self/fd").iterdir()]:
+        with suppress(FileNotFoundError):  # closed or evicted meanwhile
+            if str(file.resolve()).startswith(str(cache)):
+                sizes[file.stat().st_ino] = file.stat().st_size
+    return sum(sizes.values())
+
+
+def test_what_has_been_read_makes_room_for_what_comes(
+    server: Server, config: DataConfig, number: Callable[..., dict[str, str | bytes]]
+) -> None:
+    write_shards(Numbered(number), server.folder / "many", samples_per_shard=1)  # type: ignore[arg-type]
+    size, cache = (server.folder / "many" / "shard-000000.tar").stat().st_size, Path(config.cache)
+    small = replace(config, shards=f"{server.url}/many", batch=1, window=2, prefetch=1, cache_bytes=9 * size)
+    used = []
+    with DataStream(small, SEED).open(0) as batches:
+        for _ in islice(batches, 30):
+            used.append(disk_use(cache))
+            time.sleep(0.005)
+    fetched = [path for _, path, _ in server.asked if path.endswith(".tar")]
+    assert len(fetched) <= 30 + 4 + 3  # two windows of the next epoch are fetched ahead
+    assert max(used) <= (9 + 5) * size
+
+
 def test_no_more_is_fetched_ahead_than_the_cache_holds(
     server: Server, config: DataConfig, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -206,7 +238,7 @@ def test_no_more_is_fetched_ahead_than_the_cache_holds(
         assert len(list(islice(batches, 10))) == 10
     kept = sum(file.stat().st_size for file in Path(config.cache).iterdir())
     assert kept <= 3 * size
-    assert caplog.text.count("holds fewer shards than this rank alone reads in two windows") == 1
+    assert caplog.text.count("holds fewer shards than it reads in two windows") == 1
 
 
 @pytest.mark.parametrize("fault", [status(500), hang()])
@@ -278,11 +310,105 @@ def test_an_image_that_is_damaged_where_it_comes_from_is_named(server: Server, c
         take(replace(config, shards=f"{server.url}/set"), 10)
 
 
-def test_closing_does_not_wait_for_a_server(server: Server, config: DataConfig) -> None:
+def test_what_is_wrong_otherwise_is_not_asked_of_the_server(
+    server: Server, config: DataConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A setting that does not fit, and an image that was packed damaged; the server is gone, the cache whole."""
+    remote = replace(config, shards=f"{server.url}/set", workers=0, prefetch=1, on_error=OnError.skip)
+    take(remote, 5)
+    streams = [DataStream(remote, SEED) for _ in range(2)]
+    for path in [f"/set/shard-00000{number}.{what}" for number in range(5) for what in ("tar", "json")]:
+        server.always[path] = status(500)
+    server.asked.clear()
+    monkeypatch.setattr(streams[0]._dataset.config, "resolution", 8)
+    with streams[0].open(0) as batches, pytest.raises(ValueError, match=r"smaller than data\.resolution=8"):
+        next(batches)
+    assert server.asked == []
+    remote.resolution = 4
+    decode = dataset._pixels
+
+    def fails(image: Encoded, room: np.ndarray) -> np.ndarray:
+        if image.member.key == "000010":
+            raise UndecodableImage("a hole")
+        return decode(image, room)
+
+    monkeypatch.setattr(dataset, "_pixels", fails)
+    with streams[1].open(0) as batches:
+        assert len(list(islice(batches, 10))) == 10
+        assert batches.skipped == 2  # a sample in two epochs, and no shard
+    assert {path for _, path, _ in server.asked} <= {"/set/shard-000001.json"}
+
+
+def test_a_damaged_class_is_fetched_again(server: Server, config: DataConfig) -> None:
+    remote = replace(config, shards=f"{server.url}/set", workers=0, prefetch=1)
+    whole = take(remote, 10)
+    with DataStream(remote, SEED).open(0) as batches:
+        assert same(list(islice(batches, 5)), whole[:5])
+        batches._on_close()  # the open files are closed
+        for file in Path(config.cache).glob("*.tar"):
+            data = file.read_bytes()
+            for digit in range(10):
+                data = data.replace(b"%d" % digit + bytes(511), b"x" + bytes(511))
+            file.write_bytes(data)
+        assert same(list(islice(batches, 5)), whole[5:])
+    assert all(len(server.ranges(f"/set/shard-00000{number}.tar")) == 2 for number in range(5))
+
+
+def test_a_shard_that_was_lost_is_asked_for_again_later(
+    server: Server, config: DataConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shards = ShardSet.open(f"{server.url}/set", config.access)
+    server.always["/set/shard-000002.tar"] = status(500)
+    server.always["/set/shard-000003.tar"] = status(404)
+    for number in (2, 3, 2, 3):
+        with pytest.raises(Unreachable):
+            shards.open_shard(shards.shards[number])
+    assert [len(server.ranges(f"/set/shard-00000{number}.tar")) for number in (2, 3)] == [3, 1]
+    server.always.clear()
+    later = time.monotonic() + AGAIN
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    os.close(shards.open_shard(shards.shards[2]))
+    with pytest.raises(Unreachable, match="is not there"):
+        shards.open_shard(shards.shards[3])
+
+
+def test_who_waits_for_an_index_sees_its_shard_grow(server: Server, access: Access) -> None:
+    write_tar(server.folder / "a.tar", [(f"{row}.png", bytes(100_000)) for row in range(8)])
+
+    def slow(request: Handler, data: bytes, start: int) -> None:
+        request.head(200, {"ETag": tag(data), "Content-Length": str(len(data))})
+        if request.command == "GET":
+            for place in range(0, len(data), 100_000):
+                request.send(data[place : place + 100_000])
+                time.sleep(0.1)
+
+    server.always["/a.tar"] = slow
+    hasty = replace(access, timeout=0.15, retries=0)  # gives up after 0.45 s without a change
+    with ThreadPoolExecutor(3) as threads:
+        opened = list(threads.map(lambda _: ShardSet.open(f"{server.url}/a.tar", hasty), range(3)))
+    assert [shards.size for shards in opened] == [8, 8, 8]
+    assert len(server.ranges("/a.tar")) == 1
+
+
+@pytest.mark.parametrize(
+    ("lanes", "world", "local", "readers"),
+    [(1, 16, 8, 1), (2, 16, 8, 1), (4, 16, 8, 2), (64, 16, 8, 8), (2, 2, 9, 2)],
+)
+def test_ranks_that_read_other_shards_share_the_cache(
+    lanes: int, world: int, local: int, readers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(local))
+    assert readers_of_node(lanes, world) == readers
+
+
+@pytest.mark.parametrize("fault", [status(500), hang()])
+def test_closing_does_not_wait_for_a_server(
+    server: Server, config: DataConfig, fault: Callable[..., None]
+) -> None:
     config = replace(config, shards=f"{server.url}/set", window=1, timeout=30.0, retries=9)
     stream = DataStream(config, SEED)
     for number in range(5):
-        server.always[f"/set/shard-00000{number}.tar"] = status(500)
+        server.always[f"/set/shard-00000{number}.tar"] = fault
     started = time.monotonic()
     with stream.open(0) as batches:
         next(batches)
