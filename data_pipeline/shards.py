@@ -143,7 +143,7 @@ class LocalShards(Storage):
         """Open a folder of shards, or the tars that a pattern names."""
         folder = Path(spec)
         if not folder.is_dir():
-            return cls._of_indexes(_expand(spec))
+            return cls._of_indexes(expand(spec, "data.shards", "no folder or shard", f": {HOW_TO_MAKE_SHARDS}"))
         if (folder / MANIFEST).is_file():
             return cls._of_manifest(folder)
         if (folder / UNFINISHED).is_file():
@@ -210,16 +210,21 @@ class LocalShards(Storage):
         return Nothing()
 
 
-def _expand(spec: str) -> list[Path]:
+def expand(spec: str, field: str, missing: str, remedy: str = "") -> list[Path]:
+    """The tars that a brace or glob pattern names, in order. ``field``: where the user wrote it.
+
+    Raises:
+        ValueError: not a pattern, or a part of it names nothing, which is told by ``missing`` and ``remedy``.
+    """
     try:
         patterns = list(braceexpand(spec))
     except ValueError as error:
-        raise ValueError(f"data.shards={spec} must be like shard-{{000..099}}.tar: {error}") from error
+        raise ValueError(f"{field}={spec} must be like shard-{{000..099}}.tar: {error}") from error
     paths: list[Path] = []
     for pattern in patterns:
         found = [pattern] if Path(pattern).is_file() else sorted(glob.glob(pattern))
         if not found:
-            raise ValueError(f"data.shards={spec}: no folder or shard {pattern}: {HOW_TO_MAKE_SHARDS}")
+            raise ValueError(f"{field}={spec}: {missing} {pattern}{remedy}")
         paths += map(Path, found)
     return paths
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from braceexpand import braceexpand
 
 from data_pipeline.crew import Progress, cores, silent
 from data_pipeline.decode import DEFAULT_LIMITS, IMAGE_EXTENSIONS, UndecodableImage, decode_json, decode_label
@@ -18,6 +16,7 @@ from data_pipeline.documents import Json
 from data_pipeline.index import ABSENT, Member, ShardIndex, scan_tar
 from data_pipeline.preparation import Check, Preparation
 from data_pipeline.read import ShardReader
+from data_pipeline.shards import expand
 from data_pipeline.sources import UnusableImage, first_of
 
 HEADERS = Preparation(check=Check.header)
@@ -157,14 +156,4 @@ def _tars(path: str) -> list[Path]:
         if not found:
             raise ValueError(f"path={path} is a folder without *.tar shards")
         return found
-    try:
-        patterns = list(braceexpand(path))
-    except ValueError as error:
-        raise ValueError(f"path={path} must be like part-{{000..009}}.tar: {error}") from error
-    tars: list[Path] = []
-    for pattern in patterns:
-        matching = [pattern] if Path(pattern).is_file() else sorted(glob.glob(pattern))
-        if not matching:
-            raise ValueError(f"path={path}: there is no folder or tar {pattern}")
-        tars += map(Path, matching)
-    return tars
+    return expand(path, "path", "there is no folder or tar")
